@@ -1,0 +1,42 @@
+# Everything sets itself up: `make demo` on a bare Debian 12 or 13, as root, is enough.
+
+PYTHON ?= /usr/bin/python3
+export PYTHON
+bin := .venv/bin
+lab := PYTHONPATH=contrib $(bin)/python -m lab
+
+.PHONY: help setup demo lab lab-down test lint bench constraints clean
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## Debian packages and the virtual environment, as far as they are missing
+	@contrib/setup.sh
+
+demo: setup ## Build the fabric in network namespaces, ping through it, remove it
+	@$(lab) demo $(ARGS)
+
+lab: setup ## Build the fabric and leave it up
+	@$(lab) up $(ARGS)
+
+lab-down: ## Remove the fabric that `make lab` left up
+	@$(lab) down $(ARGS)
+
+test: lint ## Set-up, lint and every test
+	$(bin)/pytest $(ARGS)
+
+lint: setup ## Style, types and the floors between the packages
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+bench: setup ## The benchmarks
+	$(bin)/pytest tests/bench $(ARGS)
+
+constraints: ## Resolve the dependencies anew, with hashes
+	@contrib/constraints.sh
+
+clean: ## Remove what was built; not what runs (make lab-down)
+	rm -rf .venv .cache build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,350 @@
+"""The fabric of the first proof of concept, in network namespaces.
+
+        2.2.2.0/27               2.2.2.32/27            10.233.96.0/24      10.233.90.0/24
+        pod-edge2 .2             pod-edge3 .34          pod-node1 .2        pod-node2 .3
+            | br-edge                | br-edge              | cni0              | cni0
+          edge2 10.20.8.4          edge3 10.20.8.12       node1 10.20.8.141   node2 10.20.8.142
+            +------------------------+------ wan -----------+-------------------+
+
+node1 is the cloud's gateway and holds etcd. node2 stands for the rest of the cluster, whose own
+network (c4) is here two static routes; neither fabricd nor charon run there. What belongs to
+fabricd, such as br-edge and its addresses, is not made here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.charon import Charon, kernel_esp
+from lab.etcd import Etcd
+from lab.netns import Namespace, veth
+from lab.pki import Authority, KeyType
+from lab.process import CommandError, LabError, Process, wait_until
+
+Record = Mapping[str, Any]
+
+CONFIG = """\
+[node]
+name = "{name}"
+[store]
+type = "etcd"
+endpoints = ["{etcd}"]
+state_dir = "{run}/{name}.state"
+[ike]
+socket = "{vici}"
+ca = ["{ca}"]
+cert = "{cert}"
+key = "{key}"
+[kernel]
+bridge = "br-edge"
+[fabric]
+networks = ["2.0.0.0/8"]
+[http]
+listen = "127.0.0.1:9815"
+[control]
+socket = "{run}/{name}.sock"
+"""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod: a namespace behind a bridge of its node."""
+
+    name: str
+    node: str
+    address: str
+    """With prefix length."""
+    gateway: str
+    bridge: str
+
+    @property
+    def ip(self) -> str:
+        return self.address.partition("/")[0]
+
+
+UNDERLAY = {
+    "node1": "10.20.8.141",
+    "node2": "10.20.8.142",
+    "edge2": "10.20.8.4",
+    "edge3": "10.20.8.12",
+}
+
+RECORDS: Mapping[str, Record] = {
+    "node1": {"role": "cloud", "endpoint": UNDERLAY["node1"], "subnets": ["10.233.0.0/16"]},
+    "edge2": {
+        "role": "edge",
+        "endpoint": UNDERLAY["edge2"],
+        "subnets": ["2.2.2.0/27"],
+        "community": "app1",
+    },
+    "edge3": {
+        "role": "edge",
+        "endpoint": UNDERLAY["edge3"],
+        "subnets": ["2.2.2.32/27"],
+        "community": "app1",
+    },
+}
+"""The node records, by node: the nodes that run fabricd."""
+
+PODS = (
+    Pod("pod-node1", "node1", "10.233.96.2/24", "10.233.96.1", "cni0"),
+    Pod("pod-node2", "node2", "10.233.90.3/24", "10.233.90.1", "cni0"),
+    Pod("pod-edge2", "edge2", "2.2.2.2/27", "2.2.2.1", "br-edge"),
+    Pod("pod-edge3", "edge3", "2.2.2.34/27", "2.2.2.33", "br-edge"),
+)
+
+
+@dataclass
+class FabricNode:
+    """A node that runs charon and fabricd."""
+
+    name: str
+    namespace: Namespace
+    charon: Charon
+    config: Path
+    fabricd: Process | None = field(default=None)
+
+    @property
+    def processes(self) -> list[Process]:
+        return [p for p in (self.fabricd, self.charon.process) if p is not None]
+
+
+class Fabric:
+    """The whole of it. `prefix` begins the names of all its namespaces; `run` is its run
+    directory. `start_all` brings it up; `lab.rundir.remove(run)` removes it.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        run: Path,
+        *,
+        userspace_esp: bool | None = None,
+        key_type: KeyType = KeyType.ECDSA,
+        fabricd: tuple[str | Path, ...] = (Path(sys.executable).with_name("fabricd"),),
+        fabricctl: tuple[str | Path, ...] = (Path(sys.executable).with_name("fabricctl"),),
+    ) -> None:
+        """`fabricd` and `fabricctl` are the command lines of the programs to try."""
+        self.prefix = prefix
+        self.run = run
+        self.userspace_esp = not kernel_esp() if userspace_esp is None else userspace_esp
+        self.key_type = key_type
+        self.programs = {"fabricd": fabricd, "fabricctl": fabricctl}
+        self.namespaces: dict[str, Namespace] = {}
+        """Of nodes, of pods and of the underlay, `wan`; by name without the prefix."""
+        self.nodes: dict[str, FabricNode] = {}
+        self.records: dict[str, Record] = {}
+        """The node records as they were last put."""
+
+    # ------------------------------------------------------------ bringing it up
+
+    def start_all(self, records: Mapping[str, Record] = RECORDS) -> None:
+        """Networks, etcd, charons, records, daemons, pods; returns before tunnels are up."""
+        self.build()
+        self.start_services()
+        for name, record in records.items():
+            self.put_record(name, record)
+        self.start_daemons()
+
+    def build(self) -> None:
+        """Namespaces, cables, certificates and configs: all that does not run."""
+        wan = self._namespace("wan")
+        wan.add_bridge("br0")
+        for name, address in UNDERLAY.items():
+            namespace = self._namespace(name)
+            veth(namespace, "eth0", wan, f"p-{name}")
+            wan.ip("link", "set", f"p-{name}", "master", "br0", "up")
+            namespace.add_address("eth0", f"{address}/24")
+        for pod in PODS:
+            self._namespace(pod.name)
+        self._build_cluster()
+        self.etcd = Etcd(self.run, namespace=self.namespaces["node1"], host=UNDERLAY["node1"])
+        authority = Authority(self.run / "pki", self.key_type)
+        for name in RECORDS:
+            self.nodes[name] = self._build_node(name, authority)
+
+    def _build_cluster(self) -> None:
+        """What Kubernetes and its CNI do on node1 and node2."""
+        node1, node2 = self.namespaces["node1"], self.namespaces["node2"]
+        node1.add_bridge("cni0", "10.233.96.1/24")
+        node2.add_bridge("cni0", "10.233.90.1/24")
+        for node in (node1, node2):
+            node.forward()
+        node1.add_route("10.233.90.0/24", UNDERLAY["node2"])
+        node2.add_route("10.233.96.0/24", UNDERLAY["node1"])
+        node2.add_route("2.0.0.0/8", UNDERLAY["node1"])
+        for pod in PODS:
+            if pod.bridge == "cni0":
+                self.attach(pod)
+
+    def _build_node(self, name: str, authority: Authority) -> FabricNode:
+        namespace = self.namespaces[name]
+        credentials = authority.issue(name)
+        charon = Charon(
+            namespace, self.run, name=f"{name}-charon", userspace_esp=self.userspace_esp
+        )
+        config = self.run / f"{name}.toml"
+        config.write_text(
+            CONFIG.format(
+                name=name,
+                etcd=self.etcd.endpoint,
+                run=self.run,
+                vici=charon.socket,
+                ca=authority.cert,
+                cert=credentials.cert,
+                key=credentials.key,
+            ),
+            encoding="utf-8",
+        )
+        return FabricNode(name, namespace, charon, config)
+
+    def _namespace(self, name: str) -> Namespace:
+        namespace = Namespace.create(self.prefix + name, self.run)
+        self.namespaces[name] = namespace
+        return namespace
+
+    def start_services(self) -> None:
+        """etcd and each node's charon."""
+        self.etcd.start()
+        for node in self.nodes.values():
+            node.charon.start()
+
+    def start_daemons(self) -> None:
+        """Each node's fabricd; the edges' pods are attached as soon as it has made br-edge."""
+        for name in self.nodes:
+            self.start_fabricd(name)
+        for pod in PODS:
+            if pod.bridge == "br-edge":
+                self.attach(pod)
+
+    def attach(self, pod: Pod) -> None:
+        """Connect a pod to its node's bridge, as soon as that is there."""
+        node, inside = self.namespaces[pod.node], self.namespaces[pod.name]
+        wait_until(
+            lambda: node.has_link(pod.bridge),
+            f"{pod.node} has {pod.bridge}",
+            watch=self.nodes[pod.node].processes if pod.node in self.nodes else (),
+        )
+        port = f"v-{pod.name}"
+        veth(node, port, inside, "eth0")
+        node.ip("link", "set", port, "master", pod.bridge, "up")
+        inside.add_address("eth0", pod.address)
+        inside.add_route("default", pod.gateway)
+
+    # ------------------------------------------------------------ records
+
+    def put_record(self, name: str, record: Record) -> None:
+        """Write a node record with etcdctl."""
+        self.etcd.put(f"/fabric/nodes/{name}", dict(record))
+        self.records[name] = record
+
+    def delete_record(self, name: str) -> None:
+        self.etcd.delete(f"/fabric/nodes/{name}")
+        self.records.pop(name, None)
+
+    # ------------------------------------------------------------ the programs
+
+    def start_fabricd(self, name: str) -> None:
+        """Start a node's fabricd and wait until it answers on its control socket."""
+        node = self.nodes[name]
+        argv = (*self.programs["fabricd"], "--config", node.config)
+        node.fabricd = node.namespace.popen(*argv, name=f"{name}-fabricd")
+        wait_until(lambda: self.status(name), f"{name}'s fabricd answers", watch=[node.fabricd])
+
+    def stop_fabricd(self, name: str) -> None:
+        """SIGTERM."""
+        self._fabricd(name).stop()
+
+    def kill_fabricd(self, name: str) -> None:
+        """SIGKILL."""
+        self._fabricd(name).kill()
+
+    def _fabricd(self, name: str) -> Process:
+        process = self.nodes[name].fabricd
+        if process is None:
+            raise LabError(f"{name}'s fabricd was never started")
+        return process
+
+    def fabricctl(self, name: str, *arguments: str) -> str:
+        """Run `fabricctl ARGUMENTS` on a node; raises CommandError."""
+        node = self.nodes[name]
+        return node.namespace.run(
+            *self.programs["fabricctl"], *arguments, "--config", str(node.config)
+        )
+
+    def status(self, name: str) -> dict[str, Any]:
+        """The document of `fabricctl status -o json`."""
+        document: dict[str, Any] = json.loads(self.fabricctl(name, "status", "-o", "json"))
+        return document
+
+    # ------------------------------------------------------------ looking
+
+    def wait_converged(self, nodes: Iterable[str] | None = None, timeout: float = 60) -> None:
+        """Until each node is in sync and has exactly the peers that the records give it, all up.
+
+        Raises LabError with what each node says and its logs' tails.
+        """
+        names = list(nodes or self.nodes)
+        watch = [process for name in names for process in self.nodes[name].processes]
+
+        def converged() -> bool:
+            for name in names:
+                status = self.status(name)
+                up = {peer["name"]: peer["up"] for peer in status["peers"]}
+                if not status["synced"] or up != dict.fromkeys(self.expected_peers(name), True):
+                    raise CommandError(("fabricctl", "status"), 0, "", f"{name}: {up}")
+            return True
+
+        wait_until(converged, "the fabric converges", timeout, watch=watch, interval=0.2)
+
+    def expected_peers(self, name: str) -> set[str]:
+        """The peers of a node by the records: cloud with edge, edges that share a community."""
+        mine = self.records.get(name)
+        if mine is None:
+            return set()
+        return {
+            other
+            for other, record in self.records.items()
+            if other != name
+            and (
+                {mine["role"], record["role"]} == {"edge", "cloud"}
+                or (mine["role"] == record["role"] == "edge" and _tokens(mine) & _tokens(record))
+            )
+        }
+
+    def ping(self, source: str, target: str, count: int = 3) -> int:
+        """How many of `count` pings between two pods, by name or address, are lost."""
+        return self.namespaces[_pod(source).name].lost(_pod(target).ip, count)
+
+    def wait_ping(self, source: str, target: str, timeout: float = 20) -> None:
+        """Until a ping between two pods is answered."""
+        watch = [process for node in self.nodes.values() for process in node.processes]
+        wait_until(
+            lambda: self.ping(source, target, 1) == 0,
+            f"{source} reaches {target}",
+            timeout,
+            watch=watch,
+        )
+
+    def tails(self, lines: int = 20) -> str:
+        """The ends of all logs."""
+        processes = [p for node in self.nodes.values() for p in node.processes]
+        return "\n".join(process.tail(lines) for process in processes)
+
+
+def _pod(text: str) -> Pod:
+    for pod in PODS:
+        if text in {pod.name, pod.ip}:
+            return pod
+    raise LabError(f"{text} is no pod; there are {', '.join(pod.name for pod in PODS)}")
+
+
+def _tokens(record: Record) -> set[str]:
+    community = record.get("community", "")
+    listed = community.split(";") if isinstance(community, str) else community
+    return {token.strip() for token in listed if token.strip()}

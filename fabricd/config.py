@@ -1,0 +1,298 @@
+"""fabricd.toml: what one daemon is told about itself, read and checked in one go.
+
+`load()` returns a `Config` or raises `ConfigError` with one line a fault, so that an operator
+mends a file once, not fault by fault. No other file reads the config, and nothing below the
+daemon knows this one: parts are handed what they need.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from fabricd.core.ownership import DEAD_END
+from fabricd.model import NAME_PATTERN, Prefix, address, network, prefix
+
+NonEmpty = Annotated[str, Meta(min_length=1)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+
+
+class NodeSection(Struct, frozen=True):
+    """`[node]`."""
+
+    name: str = ""
+    """Absent: the host name."""
+
+
+class StoreSection(Struct, frozen=True):
+    """`[store]`: where the records come from."""
+
+    type: NonEmpty = "etcd"
+    """`etcd` or `dir`."""
+    endpoints: tuple[NonEmpty, ...] = ("http://127.0.0.1:2379",)
+    prefix: NonEmpty = "/fabric"
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    username: NonEmpty | None = None
+    password_file: Path | None = None
+    path: Path | None = None
+    state_dir: Path = Path("/var/lib/fabricd")
+    hold_share: Share = 0.5
+    """A loss of more than this share of the node records in force is held, not obeyed."""
+
+
+class IkeSection(Struct, frozen=True):
+    """`[ike]`: charon and this node's credentials."""
+
+    socket: NonEmpty = "unix:///var/run/charon/charon.vici"
+    ca: Annotated[tuple[Path, ...], Meta(min_length=1)] = (Path("/etc/fabricd/pki/ca.crt"),)
+    cert: Path = Path("/etc/fabricd/pki/node.crt")
+    key: Path = Path("/etc/fabricd/pki/node.key")
+    identity: NonEmpty = "C=CN, O=StrongSwan, CN={name}"
+
+
+class KernelSection(Struct, frozen=True):
+    """`[kernel]`."""
+
+    bridge: NonEmpty = "br-edge"
+    masquerade: bool = True
+
+
+class FabricSection(Struct, frozen=True):
+    """`[fabric]`: what all nodes agree on."""
+
+    networks: Annotated[tuple[str, ...], Meta(min_length=1)] = ("2.0.0.0/8",)
+
+
+class HttpSection(Struct, frozen=True):
+    """`[http]`."""
+
+    listen: NonEmpty = "127.0.0.1:9815"
+
+
+class ControlSection(Struct, frozen=True):
+    """`[control]`."""
+
+    socket: Path = Path("/run/fabricd/fabricd.sock")
+
+
+SECTIONS: Final[dict[str, type[Struct]]] = {
+    "node": NodeSection,
+    "store": StoreSection,
+    "ike": IkeSection,
+    "kernel": KernelSection,
+    "fabric": FabricSection,
+    "http": HttpSection,
+    "control": ControlSection,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole config, checked: the name is there, networks are canonical."""
+
+    path: Path
+    node: NodeSection
+    store: StoreSection
+    ike: IkeSection
+    kernel: KernelSection
+    fabric: FabricSection
+    http: HttpSection
+    control: ControlSection
+
+    @property
+    def networks(self) -> tuple[Prefix, ...]:
+        """`fabric.networks`, canonical."""
+        return tuple(prefix(text) for text in self.fabric.networks)
+
+    @property
+    def listen(self) -> tuple[str, int]:
+        """`http.listen` as host and port."""
+        parts = urlsplit(f"//{self.http.listen}")
+        return parts.hostname or "", parts.port or 0
+
+    @property
+    def vici_socket(self) -> str:
+        """The path in `ike.socket`."""
+        return self.ike.socket.removeprefix("unix://")
+
+
+class ConfigError(Exception):
+    """A config that can't be used; `faults` holds one line a fault: file, key, what is wrong."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def load(path: Path) -> Config:
+    """Read and check the config file; raises ConfigError."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: not TOML: {error}"]) from error
+    return parse(raw, path)
+
+
+def parse(raw: dict[str, Any], path: Path) -> Config:
+    """Check a parsed TOML document; raises ConfigError. `path` is for messages only."""
+    faults: list[str] = []
+    sections: dict[str, Any] = {}
+    faults += [
+        f"{path}: [{name}]: unknown section{_hint(name, SECTIONS)}"
+        for name in raw.keys() - SECTIONS.keys()
+    ]
+    for name, kind in SECTIONS.items():
+        given = raw.get(name, {})
+        if not isinstance(given, dict):
+            faults.append(f"{path}: {name}: must be a section, [{name}]")
+            given = {}
+        values, wrong = _section(kind, given)
+        sections[name] = kind(**values)
+        faults += [f"{path}: {name}.{key}: {reason}" for key, reason in wrong]
+        if not wrong and name in _CHECKS:
+            reasons = _CHECKS[name](sections[name])
+            faults += [f"{path}: {name}.{key}: {reason}" for key, reason in reasons]
+    if faults:
+        raise ConfigError(sorted(faults))
+    if not sections["node"].name:
+        sections["node"] = NodeSection(socket.gethostname().lower())
+    return Config(path=path, **sections)
+
+
+def _section(kind: type[Struct], given: dict[str, Any]) -> tuple[dict[str, Any], _Faults]:
+    """The values of a section that can be used, and the faults of the others."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    values, faults = {}, []
+    for key, value in given.items():
+        if key not in fields:
+            faults.append((key, f"unknown key{_hint(key, fields)}"))
+            continue
+        try:
+            values[key] = msgspec.convert(value, fields[key], dec_hook=_to_path)
+        except msgspec.ValidationError as error:
+            faults.append((key, str(error)))
+    return values, faults
+
+
+_Faults = list[tuple[str, str]]
+
+
+def _to_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise ValueError(f"Expected a path, got {value!r}")
+
+
+def _hint(word: str, known: Any) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
+
+
+# ---------------------------------------------------------------- what types can't say
+
+
+def _check_node(section: NodeSection) -> Iterator[tuple[str, str]]:
+    name = section.name or socket.gethostname().lower()
+    if not re.fullmatch(NAME_PATTERN, name):
+        origin = "" if section.name else "the host name "
+        yield (
+            "name",
+            (
+                f"{origin}{name!r} is no node's name: 1 to 63 of a-z 0-9 - ., starting and ending "
+                "with a letter or digit"
+            ),
+        )
+
+
+def _check_store(section: StoreSection) -> Iterator[tuple[str, str]]:
+    if section.type not in {"etcd", "dir"}:
+        yield "type", f"{section.type!r} is not supported (known: etcd, dir)"
+    if not re.fullmatch(r"(/[^/\s]+)+", section.prefix):
+        yield "prefix", f"{section.prefix!r} must begin with / and not end with it, as /fabric"
+    if section.type == "dir" and section.path is None:
+        yield "path", 'is required for type = "dir"'
+    if section.type == "etcd" and not section.endpoints:
+        yield "endpoints", "names no etcd member"
+    schemes = set()
+    for url in section.endpoints:
+        parts = urlsplit(url)
+        schemes.add(parts.scheme)
+        if parts.scheme not in {"http", "https"} or not _host_and_port(parts.netloc):
+            yield "endpoints", f"{url!r} is no http://HOST:PORT or https://HOST:PORT"
+        elif parts.path not in {"", "/"} or parts.query:
+            yield "endpoints", f"{url!r} has a path: etcd is asked at http(s)://HOST:PORT"
+    if len(schemes) > 1:
+        yield "endpoints", "mixes http and https"
+    if schemes == {"http"} and (section.ca or section.cert):
+        yield "endpoints", "ca and cert are given, but the endpoints are http, not https"
+    if (section.cert is None) != (section.key is None):
+        yield "cert", "cert and key go together"
+    if (section.username is None) != (section.password_file is None):
+        yield "username", "username and password_file go together"
+
+
+def _check_ike(section: IkeSection) -> Iterator[tuple[str, str]]:
+    if not section.socket.startswith("unix:///"):
+        yield "socket", f"{section.socket!r} is no unix:///PATH"
+    if "{name}" not in section.identity:
+        yield "identity", "has no {name} in it: all nodes would have one identity"
+
+
+def _check_kernel(section: KernelSection) -> Iterator[tuple[str, str]]:
+    # IFNAMSIZ of linux/if.h, and dev_valid_name() of the kernel.
+    if not re.fullmatch(r"[^/\s:]{1,15}", section.bridge) or section.bridge in {".", ".."}:
+        yield "bridge", f"{section.bridge!r} is no interface name: 1 to 15 characters, no / : blank"
+    if section.bridge in {DEAD_END, "lo"}:
+        yield "bridge", f"{section.bridge} is taken for another purpose"
+
+
+def _check_fabric(section: FabricSection) -> Iterator[tuple[str, str]]:
+    for text in section.networks:
+        try:
+            net = network(text)
+        except ValueError as error:
+            yield "networks", f"{text!r}: {error}"
+            continue
+        if net.prefixlen == 0:
+            yield "networks", f"{text} is the whole address space"
+
+
+def _check_http(section: HttpSection) -> Iterator[tuple[str, str]]:
+    if not _host_and_port(section.listen):
+        yield "listen", f"{section.listen!r} is no ADDRESS:PORT, such as 127.0.0.1:9815"
+
+
+def _host_and_port(text: str) -> bool:
+    try:
+        parts = urlsplit(f"//{text}")
+        if not parts.hostname or parts.port is None or parts.username is not None:
+            return False
+        if ":" in parts.hostname:
+            address(parts.hostname)
+    except ValueError:
+        return False
+    return True
+
+
+_CHECKS: Final[dict[str, Any]] = {
+    "node": _check_node,
+    "store": _check_store,
+    "ike": _check_ike,
+    "kernel": _check_kernel,
+    "fabric": _check_fabric,
+    "http": _check_http,
+}

@@ -1,0 +1,85 @@
+"""What can be done to the kernel and to charon: the vocabulary between plan and effectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fabricd.core.state import ChildSa, Conn, IfAddress, IkeSa, Link, Route, Rule, Sysctl
+
+
+class Disruption(StrEnum):
+    """What an action does to traffic that flows now."""
+
+    NONE = "none"
+    REKEY = "rekey"
+    """A new SA takes over from an old one; nothing is lost."""
+    DROP = "drop"
+    """Traffic that flowed stops."""
+
+
+class Kind(StrEnum):
+    """One a verb of an effector. The comment says what `Action.item` is."""
+
+    SYSCTL_SET = "sysctl.set"  # Sysctl
+    LINK_ADD = "link.add"  # Link: create with alias, set up
+    LINK_SET = "link.set"  # Link, exists: set its administrative state
+    LINK_REMOVE = "link.remove"  # Link
+    ADDRESS_ADD = "address.add"  # IfAddress
+    ADDRESS_REMOVE = "address.remove"  # IfAddress
+    ROUTE_SET = "route.set"  # Route: create, or replace the one with the same key
+    ROUTE_REMOVE = "route.remove"  # Route
+    RULE_ADD = "rule.add"  # Rule
+    RULE_REMOVE = "rule.remove"  # Rule
+    AUTHORITY_LOAD = "authority.load"  # str, the name
+    AUTHORITY_UNLOAD = "authority.unload"  # str, the name
+    KEY_LOAD = "key.load"  # str, the identifier
+    KEY_UNLOAD = "key.unload"  # str, the identifier
+    CONN_LOAD = "conn.load"  # Conn: create, update or replace
+    CONN_UNLOAD = "conn.unload"  # Conn; live SAs stay
+    CHILD_INITIATE = "child.initiate"  # Tunnel
+    CHILD_TERMINATE = "child.terminate"  # ChildSa, by its id
+    IKE_TERMINATE = "ike.terminate"  # IkeSa, by its id, its CHILD_SAs with it
+
+    @property
+    def drift(self) -> str:
+        """The kind of object, as `drift_repairs_total` counts it: `route`, `conn` …"""
+        return self.value.partition(".")[0]
+
+
+KERNEL_KINDS = frozenset(
+    kind for kind in Kind if kind.drift in {"sysctl", "link", "address", "route", "rule"}
+)
+"""The others are charon's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A CHILD_SA that this node has to initiate."""
+
+    conn: str
+    child: str
+    """The child's name in charon."""
+
+
+Item = Sysctl | Link | IfAddress | Route | Rule | Conn | Tunnel | ChildSa | IkeSa | str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step of a plan."""
+
+    kind: Kind
+    target: str
+    """The object, as an operator would name it: `2.2.2.32/27 dev fabric0 table 198`."""
+    disruption: Disruption
+    reason: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an action: `error` is one line that says what was refused and why, or None."""
+
+    action: Action
+    error: str | None = None

@@ -1,0 +1,250 @@
+"""Wire JSON to model: one record in, a checked value or its faults out. Never raises.
+
+A record comes from whoever can write to the store, so nothing in it is believed: what would
+make charon or the kernel mean something else than the operator (a wildcard identity, a
+prefix that swallows the default route) is a fault here, before anybody acts on it.
+
+This file sees one record at a time: what several say to one another is `core.rib`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+from itertools import pairwise
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+
+from fabricd.model import (
+    NAME_PATTERN,
+    Community,
+    Node,
+    Prefix,
+    Record,
+    Rejection,
+    Role,
+    address,
+    network,
+)
+
+MAX_LIST: Final = 256
+"""Subnets or tokens in one record. Each subnet is a child in each peer's charon."""
+
+# Whoever can write a record can make these work hard: no expression below may have two ways to
+# match the same text, or one short value stops the daemon for years.
+
+_NAME = re.compile(NAME_PATTERN)
+_CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_DNS = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
+_TOKEN = re.compile(r"[\w.:/=+-]{1,63}")
+# An identity in a form that charon can't take for a pattern (`%any`, `CN=*`) or for another
+# type than it looks like (`keyid:…`, `@#…`): identification_create_from_string() of strongSwan.
+# Without a letter it would be an address or a range of addresses, and `0.0.0.0` is anybody.
+_RDN = r"[A-Za-z]+ *= *[^ ,=*%\x00-\x1f][^,=*%\x00-\x1f]*"
+_DN = re.compile(rf"{_RDN}(, *{_RDN})*")
+_FQDN_OR_EMAIL = re.compile(
+    r"(?=.*[A-Za-z])@?[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?"
+)
+
+_NO_PODS: Final = tuple(
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "::/127",  # unspecified and loopback
+        "::ffff:0:0/96",  # IPv4-mapped
+        "fe80::/10",
+        "ff00::/8",
+    )
+)
+"""Special-purpose address space (RFC 6890) that no pod lives in."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What came of one record: a value, or the faults that keep it out of force."""
+
+    record: Record | None
+    faults: tuple[Rejection, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class _FieldFault(Exception):
+    """Carries a reason from a field's check to the loop below; never leaves this file."""
+
+
+def decode(key: str, value: bytes, identity_template: str) -> Decoded:
+    """Read the record under `key` (`nodes/NAME` or `communities/NAME`).
+
+    `identity_template` gives the identity of a node whose record names none; `{name}` in it
+    stands for the node's name.
+    """
+    folder, _, name = key.partition("/")
+    if not _NAME.fullmatch(name):
+        reason = (
+            f"{name[:80]!r} is no name: 1 to 63 of a-z 0-9 - ., starting and ending with a "
+            "letter or digit"
+        )
+        return Decoded(None, (Rejection(key, "name", reason),))
+    try:
+        raw = msgspec.json.decode(value, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        reason = f"not a JSON object: {str(error)[:200]}"
+        return Decoded(None, (Rejection(key, "", reason),))
+    reader = _Reader(key, raw)
+    record: Record | None = (
+        _node(reader, name, identity_template) if folder == "nodes" else _community(reader, name)
+    )
+    reader.warn_of_the_rest()
+    return Decoded(None if reader.faults else record, tuple(reader.faults), tuple(reader.warnings))
+
+
+class _Reader:
+    """Takes field after field out of a decoded object and collects what is wrong with them."""
+
+    def __init__(self, key: str, raw: Mapping[str, Any]) -> None:
+        self.key = key
+        self.raw = raw
+        self.taken: set[str] = set()
+        self.faults: list[Rejection] = []
+        self.warnings: list[str] = []
+
+    def take(self, field: str, kind: Any, check: Callable[[Any], T], default: T) -> T:
+        """The field's checked value; `default` where it is absent, null or wrong."""
+        self.taken.add(field)
+        if self.raw.get(field) is None:
+            return default
+        try:
+            return check(msgspec.convert(self.raw[field], kind))
+        except (msgspec.ValidationError, _FieldFault, RecursionError) as error:
+            self.faults.append(Rejection(self.key, field, str(error)))
+            return default
+
+    def require(self, field: str) -> None:
+        """Note a fault if the field is absent."""
+        if self.raw.get(field) is None:
+            self.faults.append(Rejection(self.key, field, "is required"))
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(f"{self.key}: {text}")
+
+    def warn_of_the_rest(self) -> None:
+        """A field that nobody knows is kept in the store and reported."""
+        for field in sorted(self.raw.keys() - self.taken):
+            self.warn(f"unknown field {field[:63]!r} is ignored")
+
+
+def _node(reader: _Reader, name: str, identity_template: str) -> Node:
+    reader.require("subnets")
+    role = reader.take("role", Literal["edge", "cloud"], Role, Role.EDGE)
+    if role is Role.EDGE and reader.raw.get("priority") is not None:
+        reader.warn("priority means something only for role cloud")
+    return Node(
+        name=name,
+        role=role,
+        endpoint=reader.take("endpoint", str, _endpoint, None),
+        subnets=reader.take("subnets", list[str], _subnets, ()),
+        communities=reader.take("community", str | list[str], _tokens, frozenset()),
+        identity=reader.take(
+            "identity", str, check_identity, identity_template.replace("{name}", name)
+        ),
+        priority=reader.take("priority", int, int, 100),
+    )
+
+
+def _community(reader: _Reader, name: str) -> Community:
+    reader.require("members")
+    return Community(name, reader.take("members", list[str], _members, frozenset()))
+
+
+def _endpoint(text: str) -> str:
+    if len(text) > 253:
+        raise _FieldFault("is longer than a DNS name can be")
+    if re.fullmatch(r"[0-9a-fA-F.]*:[0-9a-fA-F:.]*|[0-9.]+", text):
+        try:
+            result = address(text)
+        except ValueError as error:
+            raise _FieldFault(f"{text!r} is no IP address") from error
+        net = network(f"{result}/{128 if ':' in result else 32}")
+        if net.is_multicast or net.is_unspecified or result == "255.255.255.255":
+            raise _FieldFault(f"{text} is not the address of a host")
+        return result
+    if not _DNS.fullmatch(text) or text.rstrip(".").rpartition(".")[2].isdigit():
+        raise _FieldFault(
+            f"{text[:80]!r} is neither an IP address nor a DNS name (leave the field out for a "
+            "node behind NAT)"
+        )
+    return text.lower()
+
+
+def _subnets(texts: list[str]) -> tuple[Prefix, ...]:
+    if not texts:
+        raise _FieldFault("is empty: a node has at least one subnet")
+    if len(texts) > MAX_LIST:
+        raise _FieldFault(f"has {len(texts)} entries: at most {MAX_LIST}")
+    nets = {_subnet(text) for text in texts}
+    ordered = sorted(nets, key=lambda p: (":" in p, network(p).network_address.packed, p))
+    for one, other in pairwise(ordered):
+        if (":" in one) == (":" in other) and network(one).overlaps(network(other)):
+            raise _FieldFault(f"{one} and {other} overlap")
+    return tuple(ordered)
+
+
+def _subnet(text: str) -> Prefix:
+    if len(text) > 80 or not _CIDR.fullmatch(text):
+        raise _FieldFault(f"{text[:80]!r} is not in CIDR notation, such as 2.2.2.0/27")
+    try:
+        net = network(text)
+    except ValueError as error:
+        raise _FieldFault(f"{text!r}: {_cidr_fault(text, error)}") from error
+    if net.prefixlen == 0:
+        raise _FieldFault(f"{text} is the whole address space")
+    taken = next((space for space in _NO_PODS if net.overlaps(space)), None)
+    if taken is not None:
+        raise _FieldFault(f"{text}: pods can't live in {taken}, which has another purpose")
+    return Prefix(str(net))
+
+
+def _cidr_fault(text: str, error: ValueError) -> str:
+    if "host bits" in str(error):
+        return f"has host bits set; the network is {ip_network(text, strict=False)}"
+    return "is no network"
+
+
+def _tokens(value: str | list[str]) -> frozenset[str]:
+    texts = value.split(";") if isinstance(value, str) else value
+    if len(texts) > MAX_LIST:
+        raise _FieldFault(f"has {len(texts)} tokens: at most {MAX_LIST}")
+    tokens = {text.strip() for text in texts} - {""}
+    for token in sorted(tokens):
+        if not _TOKEN.fullmatch(token):
+            raise _FieldFault(
+                f"{token[:80]!r} is no token: 1 to 63 letters, digits or any of _ . : / = + -"
+            )
+    return frozenset(tokens)
+
+
+def _members(names: list[str]) -> frozenset[str]:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise _FieldFault(f"{name[:80]!r} is no node's name")
+    return frozenset(names)
+
+
+def check_identity(text: str) -> str:
+    """The identity without the blanks around it; a fault when charon could read more into it."""
+    stripped = text.strip()
+    if len(stripped) > 255 or not (_DN.fullmatch(stripped) or _FQDN_OR_EMAIL.fullmatch(stripped)):
+        raise _FieldFault(
+            f"{text[:80]!r} is neither a distinguished name such as 'C=CN, O=Org, CN=edge2' nor "
+            "a host name or e-mail address; wildcards are not taken"
+        )
+    return stripped

@@ -1,0 +1,157 @@
+"""SAs: which to initiate, which to terminate, and which pair of subnets is up.
+
+An SA is judged by what it is (its connection, its pair of traffic selectors, the digest in
+its name), never by what was done before. Only the initiator of a peering initiates, and only
+the initiator collapses duplicates: two that both tidy up tear down each other's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from fabricd.core.action import Action, Disruption, Kind, Tunnel
+from fabricd.core.desired import DesiredState
+from fabricd.core.ownership import owns_conn
+from fabricd.core.state import Child, ChildSa, Conn, IkeSa, IkeState, parse_child_name
+
+UP: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING"})
+"""States of a CHILD_SA that carries traffic (child_sa_state_t of strongSwan). REKEYED is the
+old one of two while it lasts."""
+
+ESTABLISHED: Final = frozenset({"ESTABLISHED", "REKEYING"})
+"""States of an IKE_SA that can carry CHILD_SAs (ike_sa_state_t of strongSwan)."""
+
+
+def pair_of(sa: ChildSa) -> Child | None:
+    """The pair of subnets that a CHILD_SA was made for, by its name; None if not by us."""
+    parsed = parse_child_name(sa.name)
+    return parsed[0] if parsed else None
+
+
+def carries(sa: ChildSa) -> bool:
+    """Whether a CHILD_SA carries all of its pair now: it is up, and the peer has not narrowed
+    its traffic selectors (RFC 7296, 2.9).
+    """
+    pair = pair_of(sa)
+    return (
+        pair is not None
+        and sa.state in UP
+        and sa.local == {pair.local}
+        and sa.remote == {pair.remote}
+    )
+
+
+def installed(sas: Iterable[IkeSa]) -> frozenset[Child]:
+    """The pairs that some CHILD_SA of these IKE_SAs carries now."""
+    return frozenset(
+        pair
+        for sa in sas
+        for child in sa.children
+        if carries(child) and (pair := pair_of(child)) is not None
+    )
+
+
+def sas_by_conn(ike: IkeState) -> dict[str, list[IkeSa]]:
+    """Our IKE_SAs by connection, newest last."""
+    result: dict[str, list[IkeSa]] = {}
+    for sa in sorted(ike.sas, key=lambda sa: sa.id):
+        if owns_conn(sa.conn):
+            result.setdefault(sa.conn, []).append(sa)
+    return result
+
+
+def sa_actions(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
+    """What has to happen to the SAs."""
+    by_conn = sas_by_conn(ike)
+    settled = frozenset(
+        pair
+        for name, pairs in desired.carried.items()
+        for pair in pairs & installed(by_conn.get(name, []))
+    )
+    for name, sas in by_conn.items():
+        conn = desired.conns.get(name)
+        if conn is None:
+            for sa in sas:
+                yield _terminate(sa, Disruption.DROP, "no record asks for its connection")
+        else:
+            yield from _unwanted_children(conn, sas)
+    for name, tunnels in desired.tunnels.items():
+        if tunnels:
+            yield from _as_initiator(desired.conns[name], tunnels, by_conn.get(name, []), settled)
+
+
+def _unwanted_children(conn: Conn, sas: list[IkeSa]) -> Iterator[Action]:
+    for sa in sas:
+        for child in sa.children:
+            if child.state in UP and pair_of(child) not in conn.children:
+                yield _terminate_child(
+                    sa, child, Disruption.DROP, "no record asks for its pair of subnets"
+                )
+
+
+def _as_initiator(
+    conn: Conn, tunnels: tuple[Tunnel, ...], sas: list[IkeSa], settled: frozenset[Child]
+) -> Iterator[Action]:
+    """`settled`: pairs that a CHILD_SA carries where they belong. A pair that has moved to
+    another gateway stays here until it is settled there.
+    """
+    established = [sa for sa in sas if sa.state in ESTABLISHED]
+    names = {tunnel.child for tunnel in tunnels}
+    complete = True
+    for tunnel in tunnels:
+        if not any(_serves(sa, {tunnel.child}) for sa in established):
+            complete = False
+            target = f"{conn.name} {tunnel.child}".rstrip()
+            reason = "the records ask for it, no such SA is installed"
+            yield Action(Kind.CHILD_INITIATE, target, Disruption.NONE, reason, tunnel)
+    for sa in established:
+        yield from _doubled_children(sa, names)
+    if not complete:
+        return
+    # Everything is up: what is doubled or made from an older set-up can go without loss.
+    keeper = max(established, key=lambda sa: (_serves(sa, names), sa.id))
+    if _serves(keeper, names) < len(names):
+        return
+    for sa in established:
+        if sa is not keeper and installed([sa]) & conn.children <= settled:
+            yield _terminate(sa, Disruption.REKEY, f"IKE_SA {keeper.id} does all of its work")
+    for child in keeper.children:
+        if (
+            child.state == "INSTALLED"
+            and child.name not in names
+            and pair_of(child) in settled & conn.children
+        ):
+            reason = "made from a set-up that is no longer in force"
+            yield _terminate_child(keeper, child, Disruption.REKEY, reason)
+
+
+def _doubled_children(sa: IkeSa, names: set[str]) -> Iterator[Action]:
+    """All but the best of several CHILD_SAs with one of these names: the newest that is not
+    narrowed. A rekeying pair is not doubled.
+    """
+    best: dict[str, tuple[bool, int]] = {}
+    for child in sa.children:
+        if child.state == "INSTALLED" and child.name in names:
+            rank = carries(child), child.id
+            best[child.name] = max(best.get(child.name, rank), rank)
+    for child in sa.children:
+        if child.state == "INSTALLED" and child.id != best.get(child.name, (True, child.id))[1]:
+            reason = f"CHILD_SA {best[child.name][1]} does its work"
+            yield _terminate_child(sa, child, Disruption.REKEY, reason)
+
+
+def _serves(sa: IkeSa, names: set[str]) -> int:
+    """How many of the named children this IKE_SA carries; an IKE_SA alone is asked for by ""."""
+    if names == {""}:
+        return 1
+    return len(names & {child.name for child in sa.children if carries(child)})
+
+
+def _terminate(sa: IkeSa, disruption: Disruption, reason: str) -> Action:
+    return Action(Kind.IKE_TERMINATE, f"{sa.conn} #{sa.id}", disruption, reason, sa)
+
+
+def _terminate_child(sa: IkeSa, child: ChildSa, disruption: Disruption, reason: str) -> Action:
+    target = f"{sa.conn} {child.name} #{child.id}"
+    return Action(Kind.CHILD_TERMINATE, target, disruption, reason, child)

@@ -1,0 +1,200 @@
+"""What a node's kernel and charon hold: ONE set of types for what should be and what is.
+
+`core.desired` builds these values from the records, the observers in `kernel` and `ike`
+build them from dumps, and `core.diff` compares them with ==. A fact that an observer cannot
+read back must not take part in the comparison: such fields are marked `compare=False` and
+are covered by a digest that can be read back.
+
+This file may not know how a value is dumped or set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from fabricd.model import Address, Prefix
+
+# ---------------------------------------------------------------- kernel
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Link:
+    """A network interface."""
+
+    name: str
+    kind: str
+    """IFLA_INFO_KIND: `bridge`, `veth`, `tun` …; empty for a physical interface."""
+    up: bool
+    """The administrative state, IFF_UP."""
+    alias: str = ""
+    """IFLA_IFALIAS: the mark of ownership."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IfAddress:
+    """An address on an interface."""
+
+    link: str
+    address: str
+    """With its prefix length: `2.2.2.1/27`."""
+    protocol: int = 0
+    """IFA_PROTO, who put it there (kernel 5.18 and later): the mark of ownership."""
+
+
+class RouteKind(StrEnum):
+    """RTN_* of linux/rtnetlink.h."""
+
+    UNICAST = "unicast"
+    BLACKHOLE = "blackhole"
+    """Dropped in silence."""
+    UNREACHABLE = "unreachable"
+    """Dropped, and the sender is told."""
+    THROW = "throw"
+    """Look-up in this table ends here and goes on with the next rule."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Route:
+    """A route of ours; the observer returns only those that carry our protocol number."""
+
+    table: int
+    prefix: Prefix
+    kind: RouteKind = RouteKind.UNICAST
+    link: str | None = None
+    source: Address | None = None
+    """RTA_PREFSRC."""
+    metric: int = 0
+    """RTA_PRIORITY. IPv6 turns an absent metric into 1024, so always set one there."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rule:
+    """A routing policy rule of ours, `from all lookup TABLE`."""
+
+    family: int
+    priority: int
+    table: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Sysctl:
+    """A kernel switch; `name` as sysctl(8) takes it, with slashes: `net/ipv4/ip_forward`."""
+
+    name: str
+    value: str
+
+
+RouteKey = tuple[int, str, int]
+"""Table, prefix, metric: what makes two routes the same route to the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """Kernel objects by the key that identifies them to the kernel."""
+
+    links: Mapping[str, Link] = field(default_factory=lambda: MappingProxyType({}))
+    """By name. Observed: every link there is, ours or not."""
+    addresses: Mapping[tuple[str, str], IfAddress] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    """By link and address. Observed: every address there is, ours or not."""
+    routes: Mapping[RouteKey, Route] = field(default_factory=lambda: MappingProxyType({}))
+    """Observed: only ours."""
+    rules: Mapping[tuple[int, int], Rule] = field(default_factory=lambda: MappingProxyType({}))
+    """By family and priority. Observed: only ours."""
+    sysctls: Mapping[str, Sysctl] = field(default_factory=lambda: MappingProxyType({}))
+    """By name. Observed: those that the desired state may ask for."""
+
+
+# ---------------------------------------------------------------- IKE
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Child:
+    """One pair of traffic selectors of a connection."""
+
+    local: Prefix
+    remote: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Conn:
+    """A charon connection, `fabric-PEER`: one a peer, one child for each pair of subnets.
+
+    `list-conns` does not return everything that `load-conn` takes, and prints identities in
+    a form of its own. So the digest stands for all of it: it is part of every child's name,
+    which is read back from connections and from SAs alike.
+    """
+
+    name: str
+    digest: str
+    """Of everything but the children; from `conn_digest`. Empty when observed names disagree."""
+    children: frozenset[Child]
+    local_id: str = field(default="", compare=False)
+    remote_id: str = field(default="", compare=False)
+    remote_addrs: tuple[str, ...] = field(default=(), compare=False)
+    """Where to find the peer; `%any`: it comes to us."""
+
+    def child_name(self, child: Child) -> str:
+        """The child's name in charon."""
+        return f"{child.local}-{child.remote}-{self.digest}"
+
+
+def parse_child_name(name: str) -> tuple[Child, str] | None:
+    """The inverse of `Conn.child_name`: child and digest, or None for a name not made by it."""
+    local, _, rest = name.partition("-")
+    remote, _, digest = rest.partition("-")
+    if "/" not in local or "/" not in remote or not digest:
+        return None
+    return Child(Prefix(local), Prefix(remote)), digest
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSa:
+    """A CHILD_SA, as `list-sas` shows it."""
+
+    id: int
+    """uniqueid: changes with each rekey."""
+    name: str
+    state: str
+    """CREATED, ROUTED, INSTALLING, INSTALLED, UPDATING, REKEYING, REKEYED, RETRYING, DELETING …"""
+    local: frozenset[str]
+    """Traffic selectors as negotiated."""
+    remote: frozenset[str]
+    bytes_in: int = 0
+    bytes_out: int = 0
+    age: int = 0
+    """Seconds since it was installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class IkeSa:
+    """An IKE_SA of one of our connections, as `list-sas` shows it."""
+
+    id: int
+    conn: str
+    state: str
+    """CREATED, CONNECTING, ESTABLISHED, PASSIVE, REKEYING, REKEYED, DELETING, DESTROYING."""
+    initiator: bool
+    remote_host: str = ""
+    age: int = 0
+    """Seconds since it was established; 0 before."""
+    children: tuple[ChildSa, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IkeState:
+    """What charon holds that is ours."""
+
+    authorities: frozenset[str] = frozenset()
+    """Names of CA certificates, `fabric-ca-DIGEST`."""
+    keys: frozenset[str] = frozenset()
+    """Identifiers of private keys: hex SHA-1 of the public key (RFC 5280, 4.2.1.2, method 1).
+    Observed: every key in charon."""
+    conns: Mapping[str, Conn] = field(default_factory=lambda: MappingProxyType({}))
+    sas: tuple[IkeSa, ...] = ()
+    userspace_esp: bool = False
+    """charon runs `kernel-libipsec`: packets pass through its own tun device, `ipsec0`."""

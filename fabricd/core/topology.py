@@ -1,0 +1,129 @@
+"""Who peers with whom, who initiates, and which gateway carries an edge.
+
+One function of the records in force, seen from one node; both ends of a peering compute the
+same answer from the same records, so nothing needs to be negotiated or elected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from fabricd.core.state import Child
+from fabricd.model import Community, Node, Prefix, Role, family
+
+
+@dataclass(frozen=True, slots=True)
+class Peering:
+    """What joins this node to one peer."""
+
+    peer: Node
+    because: tuple[str, ...]
+    """The communities that two edges share, sorted; empty between an edge and a gateway."""
+    initiate: bool
+    """Whether this node initiates; the other side only responds."""
+    children: frozenset[Child]
+    """Every pair of subnets that may pass, seen from this node."""
+    carried: frozenset[Child]
+    """Those that need a CHILD_SA now. The rest pass through another gateway: here an IKE_SA
+    stands by."""
+    obstacle: str = ""
+    """Why no tunnel is possible, if so."""
+
+    @property
+    def standby(self) -> bool:
+        """Another gateway carries everything that this peering could."""
+        return bool(self.children) and not self.carried
+
+
+def memberships(
+    nodes: Mapping[str, Node], communities: Mapping[str, Community]
+) -> dict[str, frozenset[str]]:
+    """Node name to community tokens: those of its own record and those that list it."""
+    result = {name: set(node.communities) for name, node in nodes.items()}
+    for community in communities.values():
+        for member in community.members & result.keys():
+            result[member].add(community.name)
+    return {name: frozenset(tokens) for name, tokens in result.items()}
+
+
+def peerings(
+    self: Node, nodes: Mapping[str, Node], communities: Mapping[str, Community]
+) -> tuple[Peering, ...]:
+    """All peerings of `self`, sorted by the peer's name."""
+    tokens = memberships(nodes, communities)
+    gateways = [node for node in nodes.values() if node.role is Role.CLOUD]
+    result = []
+    for peer in nodes.values():
+        if peer.name == self.name or Role.CLOUD is self.role is peer.role:
+            continue
+        shared = tokens[self.name] & tokens[peer.name]
+        if self.role is peer.role is Role.EDGE and not shared:
+            continue
+        result.append(_peering(self, peer, shared, gateways))
+    return tuple(sorted(result, key=lambda peering: peering.peer.name))
+
+
+def _peering(self: Node, peer: Node, shared: frozenset[str], gateways: list[Node]) -> Peering:
+    children = frozenset(
+        Child(local, remote)
+        for local in self.subnets
+        for remote in peer.subnets
+        if family(local) == family(remote)
+    )
+    carried = children
+    if peer.role is Role.CLOUD:
+        carried = frozenset(
+            c for c in children if choose_gateway(self.name, c.remote, gateways) == peer.name
+        )
+    elif self.role is Role.CLOUD:
+        carried = frozenset(
+            c for c in children if choose_gateway(peer.name, c.local, gateways) == self.name
+        )
+    initiate = initiates(self, peer)
+    target = peer if initiate else self
+    obstacle = ""
+    if not children:
+        obstacle = f"{self.name} and {peer.name} have no address family in common"
+    elif target.endpoint is None:
+        obstacle = (
+            f"neither {self.name} nor {peer.name} has an endpoint"
+            if self.endpoint is peer.endpoint is None
+            else f"{target.name} has no endpoint to be reached at"
+        )
+    because = tuple(sorted(shared)) if self.role is peer.role else ()
+    return Peering(peer, because, initiate, children, carried, obstacle)
+
+
+def initiates(self: Node, peer: Node) -> bool:
+    """Whether `self` initiates: exactly one of two peers does.
+
+    The edge, towards a gateway; between edges the lower name, unless only one of the two has
+    an endpoint, then the one without.
+    """
+    if self.role is not peer.role:
+        return self.role is Role.EDGE
+    if (self.endpoint is None) != (peer.endpoint is None):
+        return self.endpoint is None
+    return self.name < peer.name
+
+
+def choose_gateway(edge: str, subnet: Prefix, gateways: Iterable[Node]) -> str | None:
+    """The gateway through which `edge` reaches `subnet`, or None if no gateway has it.
+
+    One that can be reached before one without an endpoint, then the highest priority; among
+    equal ones the highest rendezvous hash (Thaler and Ravishankar, 1998), so that edges divide
+    among them and a gateway more or less moves only its own share.
+    """
+    having = [gateway for gateway in gateways if subnet in gateway.subnets]
+    best = max(
+        having,
+        key=lambda g: (g.endpoint is not None, g.priority, _weight(edge, g.name)),
+        default=None,
+    )
+    return best.name if best else None
+
+
+def _weight(edge: str, gateway: str) -> bytes:
+    return sha256(f"{edge} {gateway}".encode()).digest()

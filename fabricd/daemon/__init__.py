@@ -1,0 +1,1 @@
+"""The daemon: wires sources, core, kernel and charon together and keeps them going."""

@@ -1,0 +1,117 @@
+"""Brings up the tunnels that a plan finds missing: again and again, with backoff, not all at once.
+
+Level-triggered like everything else: each pass says which tunnels are missing, and whatever is
+no longer among them is forgotten, its backoff with it. One task a connection, so that two
+children of one peer never race for its IKE_SA. What is initiated when, and what came of it, is
+all this file knows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+import trio
+
+from fabricd.core.action import Tunnel
+from fabricd.core.ownership import peer_of
+from fabricd.daemon.parts import CharonPart
+from fabricd.errors import Unavailable
+from fabricd.ike import InitiateFailed
+
+ATTEMPT_TIMEOUT: Final = 10.0
+"""Seconds that an attempt may take."""
+
+FIRST_DELAY: Final = 0.1
+"""Seconds until the second attempt: the responder may be about to load its connection."""
+
+LAST_DELAY: Final = 30.0
+"""Seconds between attempts in the long run."""
+
+PARALLEL: Final = 8
+"""Attempts at once: each holds a worker thread of charon, which has 16 by default."""
+
+log = structlog.get_logger()
+
+
+class Initiator:
+    """Keeps initiating what `want` named last."""
+
+    def __init__(
+        self,
+        charon: CharonPart,
+        nursery: trio.Nursery,
+        poke: Callable[[str], None],
+        rng: random.Random,
+    ) -> None:
+        """`poke` is called after each attempt that changed something."""
+        self._charon = charon
+        self._nursery = nursery
+        self._poke = poke
+        self._rng = rng
+        self._limit = trio.CapacityLimiter(PARALLEL)
+        self._wanted: dict[str, tuple[Tunnel, ...]] = {}
+        self._tasks: dict[str, trio.CancelScope] = {}
+        self.errors: dict[str, str] = {}
+        """By connection: why the last attempt failed."""
+        self.attempts: Counter[str] = Counter()
+        """By connection: how many there were."""
+
+    def want(self, missing: Iterable[Tunnel]) -> None:
+        """Initiate exactly these from now on."""
+        wanted: dict[str, list[Tunnel]] = {}
+        for tunnel in missing:
+            wanted.setdefault(tunnel.conn, []).append(tunnel)
+        for conn in self._tasks.keys() - wanted.keys():
+            self._tasks.pop(conn).cancel()
+            self.errors.pop(conn, None)
+        for conn, tunnels in wanted.items():
+            before = self._wanted.get(conn, ())
+            self._wanted[conn] = tuple(tunnels)
+            if conn in self._tasks and set(tunnels) <= set(before):
+                continue  # under way; its backoff goes on
+            if conn in self._tasks:
+                self._tasks.pop(conn).cancel()
+            scope = self._tasks[conn] = trio.CancelScope()
+            self._nursery.start_soon(self._bring_up, conn, scope)
+        self._wanted = {conn: self._wanted[conn] for conn in wanted}
+
+    def forget(self, gone: Iterable[str]) -> None:
+        """Drop what is remembered of connections that exist no more."""
+        for conn in gone:
+            self.attempts.pop(conn, None)
+            self.errors.pop(conn, None)
+
+    async def _bring_up(self, conn: str, scope: trio.CancelScope) -> None:
+        with scope:
+            delay = FIRST_DELAY
+            while True:
+                for tunnel in self._wanted[conn]:
+                    if not await self._attempt(tunnel):
+                        break
+                # Still here after a success: the next pass has not seen it yet, or charon
+                # says more than is true. Either way the next attempt waits.
+                await trio.sleep(delay * self._rng.uniform(0.5, 1.5))
+                delay = min(delay * 2, LAST_DELAY)
+
+    async def _attempt(self, tunnel: Tunnel) -> bool:
+        conn = tunnel.conn
+        try:
+            async with self._limit:
+                self.attempts[conn] += 1
+                await self._charon.initiate(tunnel, ATTEMPT_TIMEOUT)
+        except (InitiateFailed, Unavailable) as error:
+            if self.errors.get(conn) != error.reason:
+                log.warning(
+                    "initiate failed", peer=peer_of(conn), child=tunnel.child, reason=error.reason
+                )
+            self.errors[conn] = error.reason
+            self._poke(f"initiate {conn}")
+            return False
+        self.errors.pop(conn, None)
+        log.info("initiated", peer=peer_of(conn), child=tunnel.child)
+        self._poke(f"initiated {conn}")
+        return True

@@ -1,0 +1,403 @@
+"""The reconcile loop: observe, derive, plan, carry out; again when something says "look again".
+
+One task, so passes never overlap. What it sees and decides is kept in `Picture`, which status,
+metrics and the control socket read. Where records come from, how a kernel or charon is spoken
+to, and who reads the picture is not known here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Final
+
+import structlog
+import trio
+
+from fabricd.core.action import KERNEL_KINDS, Action, Kind, Outcome, Tunnel
+from fabricd.core.desired import (
+    DesiredState,
+    Surroundings,
+    desired,
+    local_addresses,
+    tunnel_link,
+)
+from fabricd.core.events import Event, Lost
+from fabricd.core.plan import foreign_link, plan
+from fabricd.core.rib import InForce, Rib
+from fabricd.core.sas import installed, sas_by_conn
+from fabricd.core.state import IkeState, KernelState
+from fabricd.daemon.causes import DRIFT, cause
+from fabricd.daemon.initiator import Initiator
+from fabricd.daemon.keyring import Keyring
+from fabricd.daemon.parts import CharonPart, KernelPart
+from fabricd.daemon.traffic import Traffic
+from fabricd.daemon.wakeup import Wakeup
+from fabricd.errors import Unavailable
+from fabricd.metrics import Metrics
+
+SWEEP: Final = 15.0
+"""Seconds between passes that look at everything even if nothing said so."""
+
+RETRY: Final = (0.5, 30.0)
+"""Seconds until the next pass after one with failures: at first, and in the long run."""
+
+PATIENCE: Final = 5
+"""Passes in a row that may act at once; after that, ever longer pauses lie between them."""
+
+BOOT_GRACE: Final = 3.0
+"""Seconds that the store gets to answer before the snapshot on disk is acted upon."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Picture:
+    """What the last pass saw and decided."""
+
+    in_force: InForce
+    desired: DesiredState
+    kernel: KernelState | None = None
+    """None: it could not be observed; `faults` says why."""
+    ike: IkeState | None = None
+    actions: tuple[Action, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
+    """By part (`kernel`, `charon`): why it is not available."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """By action (kind and target): why it failed when last tried."""
+    passes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """What a pass amounts to, for the timing of the next one."""
+
+    acted: bool
+    """Something was changed."""
+    failed: bool
+    """Something is wrong that time may mend."""
+
+
+class Reconciler:
+    """Owns the Rib and the picture."""
+
+    def __init__(
+        self,
+        *,
+        rib: Rib,
+        around: Surroundings,
+        kernel: KernelPart,
+        charon: CharonPart,
+        keyring: Keyring,
+        clock: Callable[[], float] = trio.current_time,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`clock` gives seconds that only grow."""
+        self.rib = rib
+        self.traffic = Traffic()
+        self.keyring = keyring
+        self._around = around
+        self._kernel = kernel
+        self._charon = charon
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._wakeup = Wakeup()
+        self._kernel_stale = self._ike_stale = True
+        self._userspace_esp: bool | None = None
+        self._settled: DesiredState | None = None
+        self._changed: dict[str, float] = {}
+        self._converging: dict[str, float] = {}
+        self._retry = RETRY[0]
+        self._streak = 0
+        self._sweep_at = 0.0
+        empty = rib.in_force()
+        self.picture = Picture(empty, desired({}, {}, around))
+        self._derived_from: tuple[InForce, Surroundings] | None = None
+
+    # ------------------------------------------------------------ what says "look again"
+
+    def feed(self, event: Event) -> None:
+        """Take in an event of the source of records."""
+        was_synced = self.rib.synced
+        held = self.rib.held
+        changed = self.rib.apply(event, self._clock())
+        for key in changed:
+            self._changed.setdefault(key, self._clock())
+        if isinstance(event, Lost):
+            log.warning("source lost", reason=event.reason)
+        elif not was_synced:
+            log.info("source in sync", records=len(self.rib.in_force().nodes))
+        if self.rib.held and self.rib.held != held:
+            log.warning(
+                "sudden loss of records held", keys=self.rib.held, confirm="fabricctl confirm"
+            )
+        if changed or self.rib.synced != was_synced:
+            self._wakeup.poke("records")
+
+    def kernel_changed(self, what: str) -> None:
+        """A notification of the kernel."""
+        self._kernel_stale = True
+        self._wakeup.poke(what)
+
+    def charon_changed(self, what: str) -> None:
+        """An event of charon."""
+        self._ike_stale = True
+        self._wakeup.poke(what)
+
+    def look_again(self, why: str) -> None:
+        """Look at everything."""
+        self._kernel_stale = self._ike_stale = True
+        self._wakeup.poke(why)
+
+    def confirm(self) -> tuple[str, ...]:
+        """Obey the losses that are held; returns their keys."""
+        keys = self.rib.confirm()
+        for key in keys:
+            self._changed.setdefault(key, self._clock())
+        if keys:
+            log.warning("held losses are obeyed", keys=keys)
+            self._wakeup.poke("confirm")
+        return keys
+
+    async def fresh_plan(self) -> tuple[Action, ...]:
+        """What would be done now, from observations made now; parts that don't answer left out."""
+        kernel: KernelState | None = None
+        ike: IkeState | None = None
+        with suppress(Unavailable):
+            kernel = await self._kernel.observe()
+        with suppress(Unavailable):
+            ike = await self._charon.observe()
+        around = self._surroundings(kernel or KernelState())
+        in_force = self.rib.in_force()
+        wanted = desired(in_force.nodes, in_force.communities, around)
+        return plan(wanted, kernel, ike, removals=self.rib.synced)
+
+    # ------------------------------------------------------------ the loop
+
+    async def run(
+        self,
+        initiator: Initiator,
+        metrics: Metrics,
+        after_pass: Callable[[], None],
+        beat: float = SWEEP,
+    ) -> None:
+        """Reconcile for ever; `after_pass` is called at least every `beat` seconds."""
+        await self._wait_for_records()
+        reasons: tuple[str, ...] = ("start",)
+        self._sweep_at = self._clock() + SWEEP
+        while True:
+            started = self._clock()
+            result = await self._pass(initiator, metrics, reasons)
+            metrics.passes.inc()
+            metrics.duration.observe(self._clock() - started)
+            after_pass()
+            reasons = await self._next_reasons(self._pause(result), after_pass, beat)
+
+    def _pause(self, result: PassResult) -> float:
+        """Seconds until the next pass at the latest."""
+        self._retry = min(self._retry * 2, RETRY[1]) if result.failed else RETRY[0]
+        self._streak = self._streak + 1 if result.acted else 0
+        if result.acted and not result.failed:
+            # See whether it worked. Where it does not last (somebody else puts it back, say)
+            # the struggle is not fought at full speed.
+            return 0.0 if self._streak < PATIENCE else min(0.1 * 2.0**self._streak, RETRY[1])
+        return self._retry if result.failed else SWEEP
+
+    async def _next_reasons(
+        self, pause: float, after_pass: Callable[[], None], beat: float
+    ) -> tuple[str, ...]:
+        """Wait for something to do; a sweep when it is due, `retry` when `pause` is over."""
+        if self._streak >= PATIENCE:
+            await trio.sleep(min(pause, beat))
+        until = self._clock() + pause
+        while True:
+            wait = min(beat, until - self._clock(), self._sweep_at - self._clock())
+            reasons = await self._wakeup.wait(max(wait, 0.0))
+            now = self._clock()
+            if now >= self._sweep_at:
+                self._sweep_at = now + SWEEP * self._rng.uniform(0.9, 1.1)
+                self.keyring.refresh()
+                self._kernel_stale = self._ike_stale = True
+                return reasons or ("sweep",)
+            if reasons:
+                return reasons
+            if now >= until:
+                return ("verify" if pause == 0 else "retry",)
+            after_pass()
+
+    async def _wait_for_records(self) -> None:
+        with trio.move_on_after(BOOT_GRACE):
+            while not self.rib.synced:
+                await self._wakeup.wait(BOOT_GRACE)
+        if not self.rib.synced:
+            log.warning(
+                "store does not answer: going on with the last good records",
+                reason=self.rib.lost_reason,
+                nodes=len(self.rib.in_force().nodes),
+            )
+
+    async def _pass(
+        self, initiator: Initiator, metrics: Metrics, reasons: Sequence[str]
+    ) -> PassResult:
+        picture = self.picture
+        await self._observe()
+        self._derive()
+        picture.actions = plan(
+            picture.desired, picture.kernel, picture.ike, removals=self.rib.synced
+        )
+        self._measure_convergence(metrics)
+        outcomes = await self._carry_out(initiator)
+        for outcome in outcomes:
+            self._report(outcome, metrics, reasons)
+        picture.failures = {_name(o.action): o.error for o in outcomes if o.error is not None}
+        if not outcomes and not picture.faults:
+            self._settled = picture.desired
+            self._changed.clear()
+        self._forget_peers(initiator)
+        picture.passes += 1
+        return PassResult(
+            acted=any(outcome.error is None for outcome in outcomes),
+            failed=bool(picture.faults or picture.failures),
+        )
+
+    async def _observe(self) -> None:
+        picture = self.picture
+        if self._kernel_stale:
+            try:
+                picture.kernel = await self._kernel.observe()
+                self._kernel_stale = False
+                self._mend("kernel")
+            except Unavailable as error:
+                picture.kernel = None
+                self._fault(error)
+        if self._ike_stale:
+            self._ike_stale = False  # an event from here on asks for another look
+            try:
+                picture.ike = await self._charon.observe()
+                self._userspace_esp = picture.ike.userspace_esp
+                self.traffic.update(picture.ike)
+                self._mend("charon")
+            except Unavailable as error:
+                picture.ike = None
+                self._fault(error)
+
+    def _derive(self) -> None:
+        picture = self.picture
+        kernel = picture.kernel or KernelState()
+        around = self._surroundings(kernel)
+        in_force = self.rib.in_force()
+        before = self._derived_from
+        if before is not None and before[0] is in_force and before[1] == around:
+            return
+        old = picture.desired
+        picture.in_force = in_force
+        picture.desired = desired(in_force.nodes, in_force.communities, around)
+        self._derived_from = in_force, around
+        for link in foreign_link(picture.desired, kernel):
+            log.warning("link is not ours, used as it is", link=link.name, alias=link.alias)
+        if self._settled is not None and self._changed:
+            since = min(self._changed.values())
+            for name, conn in picture.desired.conns.items():
+                if old.conns.get(name) != conn:
+                    self._converging.setdefault(name, since)
+
+    def _surroundings(self, kernel: KernelState) -> Surroundings:
+        return replace(
+            self._around,
+            tunnel_link=tunnel_link(kernel, self._userspace_esp),
+            local_addresses=local_addresses(kernel),
+            identity=self.keyring.identity,
+        )
+
+    # ------------------------------------------------------------ acting
+
+    async def _carry_out(self, initiator: Initiator) -> list[Outcome]:
+        """Carry out the plan's actions in their order, kernel and charon by turns."""
+        outcomes: list[Outcome] = []
+        missing: list[Tunnel] = []
+        for part, group in groupby(self.picture.actions, _part):
+            actions = list(group)
+            if part == "initiator":
+                missing = [a.item for a in actions if isinstance(a.item, Tunnel)]
+            else:
+                outcomes += await self._apply(part, actions)
+        refused = {o.action.target for o in outcomes if o.error is not None}
+        initiator.want(tunnel for tunnel in missing if tunnel.conn not in refused)
+        return outcomes
+
+    async def _apply(self, part: str, actions: Sequence[Action]) -> list[Outcome]:
+        try:
+            if part == "kernel":
+                self._kernel_stale = True
+                return await self._kernel.apply(actions)
+            self._ike_stale = True
+            return await self._charon.apply(actions, self.keyring.credentials)
+        except Unavailable as error:
+            self._fault(error)
+            return [Outcome(action, error.reason) for action in actions]
+
+    def _report(self, outcome: Outcome, metrics: Metrics, reasons: Sequence[str]) -> None:
+        action = outcome.action
+        why = cause(action, self._settled, self._changed)
+        words = {
+            "kind": action.kind.value,
+            "target": action.target,
+            "disruption": action.disruption.value,
+            "reason": action.reason,
+            "cause": why,
+            "trigger": ", ".join(reasons),
+        }
+        metrics.actions.labels(action.kind.value, "failed" if outcome.error else "done").inc()
+        if outcome.error is not None:
+            if self.picture.failures.get(_name(action)) != outcome.error:
+                log.error("action failed", error=outcome.error, **words)
+            return
+        if why == DRIFT:
+            metrics.repairs.labels(action.kind.drift).inc()
+        log.info("action", **words)
+
+    # ------------------------------------------------------------ keeping the picture true
+
+    def _fault(self, error: Unavailable) -> None:
+        if self.picture.faults.get(error.part) != error.reason:
+            log.warning("not available", part=error.part, reason=error.reason)
+        self.picture.faults[error.part] = error.reason
+
+    def _mend(self, part: str) -> None:
+        if self.picture.faults.pop(part, None) is not None:
+            log.info("available again", part=part)
+
+    def _measure_convergence(self, metrics: Metrics) -> None:
+        picture = self.picture
+        if picture.ike is None or not self._converging:
+            return
+        sas = sas_by_conn(picture.ike)
+        for name, since in list(self._converging.items()):
+            carried = picture.desired.carried.get(name)
+            if carried is None:
+                del self._converging[name]
+            elif carried <= installed(sas.get(name, ())):
+                metrics.convergence.observe(self._clock() - since)
+                del self._converging[name]
+
+    def _forget_peers(self, initiator: Initiator) -> None:
+        """A peer that is gone leaves no series behind."""
+        gone = (
+            set(self.traffic.conns | initiator.attempts.keys()) - self.picture.desired.conns.keys()
+        )
+        if gone and self.picture.desired.ike:
+            self.traffic.forget(gone)
+            initiator.forget(gone)
+
+
+def _part(action: Action) -> str:
+    if action.kind is Kind.CHILD_INITIATE:
+        return "initiator"
+    return "kernel" if action.kind in KERNEL_KINDS else "charon"
+
+
+def _name(action: Action) -> str:
+    return f"{action.kind.value} {action.target}"

@@ -1,0 +1,62 @@
+"""Byte and rekey counters of peers that never go backwards, whatever happens to the SAs below.
+
+A CHILD_SA counts from 0 after each rekey, and is gone with all it counted when it ends. Here
+the increments are added up, one SA at a time, for as long as the peer exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fabricd.core.sas import UP, sas_by_conn
+from fabricd.core.state import IkeState
+
+
+@dataclass(slots=True)
+class Totals:
+    """What went through the SAs of one connection."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    rekeys: int = 0
+    last: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By CHILD_SA id: bytes in and out as last seen."""
+    names: dict[str, int] = field(default_factory=dict)
+    """By child: the newest CHILD_SA seen installed."""
+
+
+class Traffic:
+    """Totals by connection, fed with each observation of charon."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Totals] = {}
+
+    def update(self, ike: IkeState) -> None:
+        """Take in what charon shows now."""
+        for conn, sas in sas_by_conn(ike).items():
+            totals = self._totals.setdefault(conn, Totals())
+            seen: dict[int, tuple[int, int]] = {}
+            for child in (child for sa in sas for child in sa.children):
+                before = totals.last.get(child.id, (0, 0))
+                seen[child.id] = now = (child.bytes_in, child.bytes_out)
+                totals.bytes_in += max(0, now[0] - before[0])
+                totals.bytes_out += max(0, now[1] - before[1])
+                known = totals.names.get(child.name)
+                if child.state in UP and (known is None or child.id > known):
+                    totals.names[child.name] = child.id
+                    totals.rekeys += known is not None and known in totals.last
+            totals.last = seen
+
+    def of(self, conn: str) -> Totals:
+        """The totals of one connection."""
+        return self._totals.get(conn, Totals())
+
+    def forget(self, gone: set[str]) -> None:
+        """Drop connections that exist no more."""
+        for conn in gone:
+            self._totals.pop(conn, None)
+
+    @property
+    def conns(self) -> frozenset[str]:
+        """Connections with a history."""
+        return frozenset(self._totals)

@@ -1,0 +1,192 @@
+"""Conn to the message of `load-conn`, and what charon lists back to the types of `core.state`.
+
+The template of a connection stands here, every line of it explicit (swanctl.conf(5) has the
+words). Pure: it knows neither the connection to charon nor the order of commands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Final
+
+from fabricd.core.state import Child, ChildSa, Conn, IkeSa, parse_child_name
+from fabricd.ike.credentials import Credentials
+from fabricd.ike.protocol import ProtocolError, Section, Tree
+from fabricd.model import prefix
+
+IKE_TEMPLATE: Final[Tree] = MappingProxyType(
+    {
+        "version": 2,
+        # AES-GCM first, it is what hardware accelerates; `default` for peers without it
+        "proposals": (
+            "aes128gcm16-prfsha256-ecp256",
+            "aes256gcm16-prfsha384-ecp384",
+            "default",
+        ),
+        "unique": "replace",
+        "keyingtries": 1,  # who initiates tries again by itself, and knows why it failed
+        "dpd_delay": "10s",
+        "mobike": True,
+        "fragmentation": True,
+        "rekey_time": "4h",
+        "reauth_time": "0s",  # reauthentication would break before make
+        "send_cert": "always",
+    }
+)
+
+CHILD_TEMPLATE: Final[Tree] = MappingProxyType(
+    {
+        "mode": "tunnel",
+        "esp_proposals": ("aes128gcm16-ecp256", "aes256gcm16-ecp384", "default"),
+        # none: reloading or unloading a connection then leaves its live SAs alone
+        "start_action": "none",
+        "close_action": "none",
+        "dpd_action": "clear",
+        "rekey_time": "1h",
+        "replay_window": 1024,  # packets; the default 32 drops reordered ones at Gbit/s
+    }
+)
+
+TEMPLATE: Final = hashlib.sha256(
+    json.dumps([dict(IKE_TEMPLATE), dict(CHILD_TEMPLATE)], sort_keys=True).encode()
+).hexdigest()[:8]
+"""A short hash of the templates: part of `Conn.digest`, so that other terms are a difference."""
+
+
+def load_conn(conn: Conn, credentials: Credentials) -> Tree:
+    """The message of `load-conn`.
+
+    `cacerts` ties the peer to our CAs, whatever others charon trusts for somebody else.
+    """
+    return {
+        conn.name: {
+            **IKE_TEMPLATE,
+            "remote_addrs": conn.remote_addrs,
+            "local-1": {
+                "auth": "pubkey",
+                "id": conn.local_id,
+                "certs": [credentials.certificate],
+            },
+            "remote-1": {
+                "auth": "pubkey",
+                "id": conn.remote_id,
+                "cacerts": [pem for _, pem in sorted(credentials.authorities.items())],
+            },
+            "children": {
+                conn.child_name(child): {
+                    **CHILD_TEMPLATE,
+                    "local_ts": [child.local],
+                    "remote_ts": [child.remote],
+                }
+                for child in sorted(conn.children)
+            },
+        }
+    }
+
+
+def observed_conn(name: str, section: Section) -> Conn:
+    """A connection of ours as a `list-conn` event shows it. Raises ProtocolError."""
+    children: set[Child] = set()
+    digests: set[str] = set()
+    for child_name, child in _subsections(_subsection(section, "children")):
+        parsed = parse_child_name(child_name)
+        if parsed is None:
+            digests.add("")
+            continue
+        selectors = _prefixes(child, "local-ts"), _prefixes(child, "remote-ts")
+        as_named = selectors == ({parsed[0].local}, {parsed[0].remote})
+        children.add(parsed[0])
+        digests.add(parsed[1] if as_named else "")
+    return Conn(
+        name=name,
+        digest=digests.pop() if len(digests) == 1 else "",
+        children=frozenset(children),
+        local_id=text(_subsection(section, "local-1"), "id"),
+        remote_id=text(_subsection(section, "remote-1"), "id"),
+        remote_addrs=tuple(texts(section, "remote_addrs")),
+    )
+
+
+def observed_ike_sa(conn: str, section: Section) -> IkeSa:
+    """An IKE_SA as a `list-sa` event shows it. Raises ProtocolError."""
+    return IkeSa(
+        id=number(section, "uniqueid"),
+        conn=conn,
+        state=text(section, "state"),
+        initiator=text(section, "initiator") == "yes",
+        remote_host=text(section, "remote-host"),
+        age=number(section, "established"),
+        children=tuple(
+            _observed_child_sa(child)
+            for _, child in _subsections(_subsection(section, "child-sas"))
+        ),
+    )
+
+
+def _observed_child_sa(section: Section) -> ChildSa:
+    return ChildSa(
+        id=number(section, "uniqueid"),
+        name=text(section, "name"),
+        state=text(section, "state"),
+        local=frozenset(_prefixes(section, "local-ts")),
+        remote=frozenset(_prefixes(section, "remote-ts")),
+        bytes_in=number(section, "bytes-in"),
+        bytes_out=number(section, "bytes-out"),
+        age=number(section, "install-time"),
+    )
+
+
+def sections(messages: Sequence[Section]) -> list[tuple[str, Section]]:
+    """The named sections that streamed items consist of: `{NAME: {…}}` each."""
+    return [pair for message in messages for pair in _subsections(message)]
+
+
+def texts(section: Section, name: str) -> list[str]:
+    """A list of strings; empty when it is not there. Raises ProtocolError."""
+    value = section.get(name, [])
+    if not isinstance(value, list):
+        raise ProtocolError(f"{name} is no list")
+    return [item.decode(errors="replace") for item in value]
+
+
+def text(section: Section, name: str) -> str:
+    """A string; empty when it is not there. Raises ProtocolError."""
+    value = section.get(name, b"")
+    if not isinstance(value, bytes):
+        raise ProtocolError(f"{name} is no value")
+    return value.decode(errors="replace")
+
+
+def number(section: Section, name: str) -> int:
+    """A number; 0 when it is not there. Raises ProtocolError."""
+    found = text(section, name)
+    try:
+        return int(found or "0")
+    except ValueError:
+        raise ProtocolError(f"{name}: {found!r} is no number") from None
+
+
+def _subsections(section: Section) -> list[tuple[str, Section]]:
+    return [(name, value) for name, value in section.items() if isinstance(value, dict)]
+
+
+def _subsection(section: Section, name: str) -> Section:
+    value = section.get(name, {})
+    if not isinstance(value, dict):
+        raise ProtocolError(f"{name} is no section")
+    return value
+
+
+def _prefixes(section: Section, name: str) -> set[str]:
+    """Traffic selectors; those that are prefixes in the form in which the model writes them."""
+    return {_canonical(item) for item in texts(section, name)}
+
+
+def _canonical(selector: str) -> str:
+    try:
+        return prefix(selector)
+    except ValueError:
+        return selector  # a range, or narrowed to a protocol and port: no prefix of ours

@@ -1,0 +1,50 @@
+"""What charon holds that is ours, in one exchange. It changes nothing."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+from fabricd.core.ownership import owns_authority, owns_conn
+from fabricd.core.state import IkeState
+from fabricd.errors import Unavailable
+from fabricd.ike.codec import observed_conn, observed_ike_sa, sections, texts
+from fabricd.ike.connection import Connection
+from fabricd.ike.protocol import ProtocolError, Request
+
+QUESTIONS: Final = (
+    Request("get-authorities"),
+    Request("get-keys"),
+    Request("list-conns", stream="list-conn"),
+    Request("list-sas", stream="list-sa"),  # not `noblock`: a busy IKE_SA would seem to be gone
+    Request("stats"),
+)
+
+USERSPACE_ESP: Final = "kernel-libipsec"
+
+
+async def observe(connection: Connection) -> IkeState:
+    """Ask charon for everything that is ours, and for all keys. Raises Unavailable."""
+    authorities, keys, conns, sas, stats = await connection.exchange(QUESTIONS)
+    try:
+        return IkeState(
+            authorities=frozenset(
+                filter(owns_authority, texts(authorities.message, "authorities"))
+            ),
+            keys=frozenset(texts(keys.message, "keys")),
+            conns=MappingProxyType(
+                {
+                    name: observed_conn(name, section)
+                    for name, section in sections(conns.items)
+                    if owns_conn(name)
+                }
+            ),
+            sas=tuple(
+                observed_ike_sa(name, section)
+                for name, section in sections(sas.items)
+                if owns_conn(name)
+            ),
+            userspace_esp=USERSPACE_ESP in texts(stats.message, "plugins"),
+        )
+    except ProtocolError as error:
+        raise Unavailable("charon", f"it lists what this program can't read: {error}") from error

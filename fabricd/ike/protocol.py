@@ -1,0 +1,204 @@
+"""VICI without I/O: bytes from charon become packets, requests become bytes.
+
+The format is strongSwan's (src/libcharon/plugins/vici/README.md): segments with a 32 bit
+length, in them packets, in some of those a message, a tree of sections, lists and values. The
+`vici` package reads and writes packets and messages; this file adds the framing, its limits,
+and one name for everything that can be wrong with them.
+
+It knows nothing of sockets, nor of what any command means.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from vici.exception import DeserializationException
+from vici.protocol import FiniteStream, Message, Packet
+
+HEADER: Final = struct.Struct("!I")
+SEGMENT_LIMIT: Final = 512 * 1024
+"""Of a segment without its header: VICI_MESSAGE_SIZE_MAX."""
+NAME_LIMIT: Final = 0xFF
+VALUE_LIMIT: Final = 0xFFFF
+
+Value = str | bytes | int
+Tree = Mapping[str, "Value | Sequence[Value] | Tree"]
+"""A message to charon. Booleans become `yes` and `no`."""
+
+Section = dict[str, "bytes | list[bytes] | Section"]
+"""A message from charon, or a section of one."""
+
+
+class ProtocolError(Exception):
+    """What was received is not VICI, or what is to be sent does not fit into it: one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """CMD_RESPONSE."""
+
+    message: Section
+
+
+@dataclass(frozen=True, slots=True)
+class CommandUnknown:
+    """CMD_UNKNOWN: this charon has no such command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """EVENT_CONFIRM: registered, or unregistered."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventUnknown:
+    """EVENT_UNKNOWN: this charon has no such event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """EVENT: one that was registered for, or an item of a streamed command."""
+
+    name: str
+    message: Section
+
+
+Received = Reply | CommandUnknown | Confirmed | EventUnknown | Event
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command to send. Raises ProtocolError when it does not fit into VICI."""
+
+    command: str
+    message: Tree = field(default_factory=dict)
+    stream: str | None = None
+    """The event that carries the command's items: `list-sa` for `list-sas`."""
+    encoded: bytes = field(init=False, repr=False)
+    """One segment; between (un)registration for the stream when there is one."""
+
+    def __post_init__(self) -> None:
+        payload = Packet.request(self.command, Message.serialize(_plain(self.message)))
+        encoded = _segment(payload, self.command)
+        if self.stream is not None:
+            encoded = register(self.stream) + encoded + unregister(self.stream)
+        object.__setattr__(self, "encoded", encoded)
+
+
+def register(event: str) -> bytes:
+    """A segment that asks for an event."""
+    return _segment(Packet.register_event(event), event)
+
+
+def unregister(event: str) -> bytes:
+    """A segment that declines an event."""
+    return _segment(Packet.unregister_event(event), event)
+
+
+def _segment(packet: bytes, what: str) -> bytes:
+    if len(packet) > SEGMENT_LIMIT:
+        raise ProtocolError(f"{what}: {len(packet)} bytes, charon takes {SEGMENT_LIMIT}")
+    return HEADER.pack(len(packet)) + packet
+
+
+def _plain(tree: Tree) -> dict[str, object]:
+    """Only what the `vici` package serialises right: dicts, lists and blobs within the limits."""
+    plain: dict[str, object] = {}
+    for name, value in tree.items():
+        if len(name.encode()) > NAME_LIMIT:
+            raise ProtocolError(f"{name[:40]}…: a name of more than {NAME_LIMIT} bytes")
+        if isinstance(value, Mapping):
+            plain[name] = _plain(value)
+        elif isinstance(value, str | bytes | int):
+            plain[name] = _blob(name, value)
+        else:
+            plain[name] = [_blob(name, item) for item in value]
+    return plain
+
+
+def _blob(name: str, value: Value) -> bytes:
+    if isinstance(value, bool):
+        return b"yes" if value else b"no"
+    blob = value if isinstance(value, bytes) else str(value).encode()
+    if len(blob) > VALUE_LIMIT:
+        raise ProtocolError(f"{name}: a value of {len(blob)} bytes, charon takes {VALUE_LIMIT}")
+    return blob
+
+
+class Decoder:
+    """Bytes in, packets out; where the bytes were split never matters."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._position = 0
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes as they came."""
+        del self._buffer[: self._position]
+        self._position = 0
+        self._buffer += data
+
+    def next_packet(self) -> Received | None:
+        """The next packet, or None until more bytes come.
+
+        Raises ProtocolError for what is not VICI, and again when asked again: there is no way
+        to find the next packet, the connection is of no more use.
+        """
+        start = self._position + HEADER.size
+        if len(self._buffer) < start:
+            return None
+        (length,) = HEADER.unpack_from(self._buffer, self._position)
+        if length > SEGMENT_LIMIT:
+            raise ProtocolError(f"a segment of {length} bytes, the limit is {SEGMENT_LIMIT}")
+        if len(self._buffer) < start + length:
+            return None
+        packet = _parse(bytes(self._buffer[start : start + length]))
+        self._position = start + length
+        return packet
+
+
+class _Stream(FiniteStream):  # type: ignore[misc]  # the package has no types
+    """A packet to read from, that does not hide that it ends too early."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data: bytes = super().read(size)
+        if size is not None and len(data) < size:
+            raise ProtocolError("a packet ends in the middle of a name or value")
+        return data
+
+
+def _parse(packet: bytes) -> Received:
+    if not packet:
+        raise ProtocolError("an empty packet")
+    match packet[0]:
+        case Packet.CMD_RESPONSE:
+            return Reply(_message(packet[1:]))
+        case Packet.CMD_UNKNOWN:
+            return CommandUnknown()
+        case Packet.EVENT_CONFIRM:
+            return Confirmed()
+        case Packet.EVENT_UNKNOWN:
+            return EventUnknown()
+        case Packet.EVENT:
+            end = 2 + (packet[1] if len(packet) > 1 else 0)
+            if len(packet) < end:
+                raise ProtocolError("an event ends in the middle of its name")
+            try:
+                return Event(packet[2:end].decode(), _message(packet[end:]))
+            except UnicodeDecodeError:
+                raise ProtocolError("an event with a name that is no text") from None
+        case kind:
+            raise ProtocolError(f"a packet of type {kind}, which charon does not send")
+
+
+def _message(data: bytes) -> Section:
+    try:
+        message: Section = Message.deserialize(_Stream(data))
+    except UnicodeDecodeError:
+        raise ProtocolError("a message with a name that is no text") from None
+    except DeserializationException as error:
+        raise ProtocolError(f"a malformed message: {error}") from None
+    return message

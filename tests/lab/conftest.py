@@ -1,0 +1,86 @@
+"""The lab's pieces as fixtures. All need root; each is removed whatever the test does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lab import rundir
+from lab.charon import Charon
+from lab.etcd import Etcd
+from lab.netns import Namespace, veth
+from lab.pki import Authority, Credentials
+from lab.process import tail
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    """A short directory of the test's own; what is recorded in it is gone after the test."""
+    run = rundir.make("lt-")
+    yield run
+    rundir.remove(run)
+
+
+@pytest.fixture
+def namespace(run_dir: Path) -> Callable[[str], Namespace]:
+    """Make a namespace: `namespace("left")`. Its full name is unique."""
+
+    def create(name: str) -> Namespace:
+        return Namespace.create(f"{run_dir.name}-{name}", run_dir)
+
+    return create
+
+
+@pytest.fixture
+def etcd(run_dir: Path) -> Etcd:
+    """An etcd on loopback, serving."""
+    server = Etcd(run_dir)
+    server.start()
+    return server
+
+
+@dataclass(frozen=True)
+class CharonPair:
+    """Two charons on one cable, without connections; certificates of one CA."""
+
+    left: Charon
+    """`left.namespace` has 192.0.2.1/24 and, on lo, 2.2.2.1/27."""
+    right: Charon
+    """`right.namespace` has 192.0.2.2/24 and, on lo, 2.2.2.33/27."""
+    authority: Authority
+    left_credentials: Credentials
+    right_credentials: Credentials
+
+
+@pytest.fixture
+def charon_pair(run_dir: Path, namespace: Callable[[str], Namespace]) -> CharonPair:
+    left, right = namespace("left"), namespace("right")
+    veth(left, "u0", right, "u0")
+    left.add_address("u0", "192.0.2.1/24")
+    right.add_address("u0", "192.0.2.2/24")
+    left.add_address("lo", "2.2.2.1/27")
+    right.add_address("lo", "2.2.2.33/27")
+    authority = Authority(run_dir / "pki")
+    pair = CharonPair(
+        left=Charon(left, run_dir, name="left"),
+        right=Charon(right, run_dir, name="right"),
+        authority=authority,
+        left_credentials=authority.issue("left"),
+        right_credentials=authority.issue("right"),
+    )
+    pair.left.start()
+    pair.right.start()
+    return pair
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failed test shows the ends of its logs, which are about to be removed."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]  # a wrapper is sent the result
+    run = getattr(item, "funcargs", {}).get("run_dir")
+    if report.failed and run is not None:
+        for log in sorted(run.glob("*.log")):
+            report.sections.append((log.name, tail(log, 40)))
+    return report  # type: ignore[return-value]
