@@ -19,7 +19,7 @@ demo: setup ## Build the fabric in network namespaces, ping through it, remove i
 lab: setup ## Build the fabric and leave it up
 	@$(lab) up $(ARGS)
 
-lab-down: ## Remove the fabric that `make lab` left up
+lab-down: setup ## Remove the fabric that `make lab` left up
 	@$(lab) down $(ARGS)
 
 test: lint ## Set-up, lint and every test

@@ -1,3 +1,3 @@
-"""fabricd: a daemon that keeps one node's part of an IPsec fabric as the records say it should be."""
+"""fabricd keeps one node's part of an IPsec fabric as the records say it should be."""
 
 __version__ = "0.1.0"

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from fabricd.core.desired import USERSPACE_LINK
 from fabricd.core.ownership import DEAD_END
 from fabricd.model import NAME_PATTERN, Prefix, address, network, prefix
 
@@ -163,9 +164,10 @@ def parse(raw: dict[str, Any], path: Path) -> Config:
         values, wrong = _section(kind, given)
         sections[name] = kind(**values)
         faults += [f"{path}: {name}.{key}: {reason}" for key, reason in wrong]
-        if not wrong and name in _CHECKS:
+        if name in _CHECKS:
+            told = {key for key, _ in wrong}  # what stands there is not what was checked
             reasons = _CHECKS[name](sections[name])
-            faults += [f"{path}: {name}.{key}: {reason}" for key, reason in reasons]
+            faults += [f"{path}: {name}.{key}: {why}" for key, why in reasons if key not in told]
     if faults:
         raise ConfigError(sorted(faults))
     if not sections["node"].name:
@@ -229,35 +231,48 @@ def _check_store(section: StoreSection) -> Iterator[tuple[str, str]]:
         yield "endpoints", "names no etcd member"
     schemes = set()
     for url in section.endpoints:
-        parts = urlsplit(url)
-        schemes.add(parts.scheme)
-        if parts.scheme not in {"http", "https"} or not _host_and_port(parts.netloc):
+        scheme, _, rest = url.partition("://")
+        schemes.add(scheme)
+        if scheme not in {"http", "https"} or not _host_and_port(rest.removesuffix("/")):
             yield "endpoints", f"{url!r} is no http://HOST:PORT or https://HOST:PORT"
-        elif parts.path not in {"", "/"} or parts.query:
-            yield "endpoints", f"{url!r} has a path: etcd is asked at http(s)://HOST:PORT"
+        elif urlsplit(url).port == 0:
+            yield "endpoints", f"{url!r}: nobody listens on port 0"
     if len(schemes) > 1:
         yield "endpoints", "mixes http and https"
     if schemes == {"http"} and (section.ca or section.cert):
         yield "endpoints", "ca and cert are given, but the endpoints are http, not https"
     if (section.cert is None) != (section.key is None):
-        yield "cert", "cert and key go together"
+        missing = "cert" if section.cert is None else "key"
+        yield missing, "is missing: cert and key go together"
     if (section.username is None) != (section.password_file is None):
-        yield "username", "username and password_file go together"
+        missing = "username" if section.username is None else "password_file"
+        yield missing, "is missing: username and password_file go together"
 
 
 def _check_ike(section: IkeSection) -> Iterator[tuple[str, str]]:
     if not section.socket.startswith("unix:///"):
         yield "socket", f"{section.socket!r} is no unix:///PATH"
+    yield from _check_socket_path(section.socket.removeprefix("unix://"))
     if "{name}" not in section.identity:
         yield "identity", "has no {name} in it: all nodes would have one identity"
 
 
+def _check_control(section: ControlSection) -> Iterator[tuple[str, str]]:
+    yield from _check_socket_path(str(section.socket))
+
+
+def _check_socket_path(path: str) -> Iterator[tuple[str, str]]:
+    if len(path.encode()) > 107:  # sun_path of unix(7), with its NUL
+        yield "socket", f"{path!r} is longer than a socket's path can be: 107 bytes"
+
+
 def _check_kernel(section: KernelSection) -> Iterator[tuple[str, str]]:
-    # IFNAMSIZ of linux/if.h, and dev_valid_name() of the kernel.
-    if not re.fullmatch(r"[^/\s:]{1,15}", section.bridge) or section.bridge in {".", ".."}:
-        yield "bridge", f"{section.bridge!r} is no interface name: 1 to 15 characters, no / : blank"
-    if section.bridge in {DEAD_END, "lo"}:
-        yield "bridge", f"{section.bridge} is taken for another purpose"
+    # IFNAMSIZ of linux/if.h counts bytes; dev_valid_name() and dev_alloc_name() of the kernel.
+    name = section.bridge
+    if len(name.encode()) > 15 or not re.fullmatch(r"[^/\s:%]+", name) or name in {".", ".."}:
+        yield "bridge", f"{name!r} is no interface name: 1 to 15 bytes, no / : % blank"
+    if name in {DEAD_END, USERSPACE_LINK, "lo"}:
+        yield "bridge", f"{name} is taken for another purpose"
 
 
 def _check_fabric(section: FabricSection) -> Iterator[tuple[str, str]]:
@@ -279,10 +294,12 @@ def _check_http(section: HttpSection) -> Iterator[tuple[str, str]]:
 def _host_and_port(text: str) -> bool:
     try:
         parts = urlsplit(f"//{text}")
-        if not parts.hostname or parts.port is None or parts.username is not None:
+        host = parts.hostname or ""
+        if parts.netloc != text or parts.port is None or parts.username is not None:
             return False
-        if ":" in parts.hostname:
-            address(parts.hostname)
+        if ":" not in host:
+            return re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", host) is not None
+        address(host)
     except ValueError:
         return False
     return True
@@ -295,4 +312,5 @@ _CHECKS: Final[dict[str, Any]] = {
     "kernel": _check_kernel,
     "fabric": _check_fabric,
     "http": _check_http,
+    "control": _check_control,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from lab import rundir
-from lab.demo import Demo
+from lab.demo import Narrator
 from lab.fabric import PODS, Fabric
 from lab.process import LabError
 
@@ -60,7 +60,7 @@ def demo(arguments: argparse.Namespace, run: Path) -> int:
     """Removes everything, however it ends."""
     try:
         _say(rundir.clear(run))
-        return 0 if Demo(_fabric(arguments, run)).run() else 1
+        return 0 if Narrator(_fabric(arguments, run)).run() else 1
     finally:
         _remove(run)
 
@@ -124,8 +124,9 @@ Ping from pod to pod:
   ip netns exec {prefix}pod-edge2 ping 2.2.2.34
 Enter a node:
   ip netns exec {prefix}edge2 bash
-Change a record:
-  ip netns exec {prefix}node1 etcdctl --endpoints http://10.20.8.141:2379 get --prefix /fabric/
+Take edge3 out of its community, and see the ping between the edges stop:
+  ip netns exec {prefix}node1 etcdctl --endpoints http://10.20.8.141:2379 put /fabric/nodes/edge3 \\
+    '{{"role": "edge", "endpoint": "10.20.8.12", "subnets": ["2.2.2.32/27"]}}'
 See charon's view:
   swanctl --list-sas --uri unix://{run}/edge2-charon.vici""")
 

@@ -1,7 +1,7 @@
 """The demo: the fabric of the proof of concept comes up, loses a community and gets it back.
 
-Each step is tried for real, with pings between pods both ways, and timed. The tests run the
-same steps, so what is shown here is what is tested.
+Each step is tried for real, with pings between pods both ways and an ear on the wire, and timed.
+The tests run the same steps, so what is shown here is what is tested.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
+from lab.capture import Capture
 from lab.fabric import RECORDS, Fabric
 from lab.process import LabError
 
@@ -27,108 +28,124 @@ PATHS = {
 PINGS = 5
 
 
+class Demo:
+    """One run, step by step."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+        self.uplinks: list[Capture] = []
+
+    def build(self) -> None:
+        self.fabric.build()
+
+    def start_services(self) -> None:
+        self.fabric.start_services()
+        self.uplinks = [self.fabric.uplink(edge) for edge in ("edge2", "edge3")]
+        for uplink in self.uplinks:
+            uplink.start()
+
+    def put_records(self) -> None:
+        for name, record in RECORDS.items():
+            self.fabric.put_record(name, record)
+
+    def start_daemons(self) -> None:
+        self.fabric.start_daemons()
+
+    def converge(self) -> None:
+        self.fabric.wait_converged()
+        if not self.fabric.userspace_esp:
+            for name in self.fabric.nodes:
+                if not self.fabric.kernel_sas(name):
+                    raise LabError(f"{name}: the kernel holds no ESP SA")
+
+    def all_talk(self) -> None:
+        for path in PATHS:
+            self.require_talk(path)
+
+    def part(self) -> None:
+        """Take the community that edge2 and edge3 share away from edge3."""
+        self.fabric.put_record("edge3", {**RECORDS["edge3"], "community": ""})
+        self.fabric.wait_converged()
+
+    def only_c2_stops(self) -> None:
+        self.require_silence("c2")
+        for path in ("c1", "c3", "c4"):
+            self.require_talk(path)
+
+    def rejoin(self) -> None:
+        self.fabric.put_record("edge3", RECORDS["edge3"])
+        self.fabric.wait_converged()
+
+    def nothing_in_clear(self) -> None:
+        """In all this time no pod's packet crossed an edge's uplink but inside of ESP."""
+        for uplink in self.uplinks:
+            uplink.stop()
+            if clear := uplink.clear():
+                raise LabError(f"{uplink.link}: {len(clear)} packets in clear, first {clear[0]}")
+            if not uplink.encrypted():
+                raise LabError(f"{uplink.link}: no ESP packet was seen at all")
+
+    def require_talk(self, path: str) -> None:
+        """No ping of a connection is lost, in either direction."""
+        a, b = PATHS[path]
+        for source, target in ((a, b), (b, a)):
+            lost = self.fabric.ping(source, target, PINGS)
+            if lost:
+                raise LabError(f"{path}: {source} to {target}: {lost} of {PINGS} pings lost")
+
+    def require_silence(self, path: str) -> None:
+        """No ping of a connection is answered, in either direction."""
+        a, b = PATHS[path]
+        for source, target in ((a, b), (b, a)):
+            answered = PINGS - self.fabric.ping(source, target, PINGS)
+            if answered:
+                raise LabError(f"{path}: {source} to {target}: {answered} pings went through")
+
+
 @dataclass(frozen=True)
 class Step:
     title: str
-    action: Callable[[Fabric], None]
+    action: Callable[[Demo], None]
     """Raises LabError when what the title says does not hold."""
 
 
-def build(fabric: Fabric) -> None:
-    fabric.build()
-
-
-def start(fabric: Fabric) -> None:
-    fabric.start_services()
-
-
-def put_records(fabric: Fabric) -> None:
-    for name, record in RECORDS.items():
-        fabric.put_record(name, record)
-
-
-def start_daemons(fabric: Fabric) -> None:
-    fabric.start_daemons()
-
-
-def converge(fabric: Fabric) -> None:
-    fabric.wait_converged()
-
-
-def all_talk(fabric: Fabric) -> None:
-    for name in PATHS:
-        require_talk(fabric, name)
-
-
-def part(fabric: Fabric) -> None:
-    """Take the community that edge2 and edge3 share away from edge3."""
-    fabric.put_record("edge3", {**RECORDS["edge3"], "community": ""})
-    fabric.wait_converged()
-
-
-def only_c2_stops(fabric: Fabric) -> None:
-    require_silence(fabric, "c2")
-    for name in ("c1", "c3", "c4"):
-        require_talk(fabric, name)
-
-
-def rejoin(fabric: Fabric) -> None:
-    fabric.put_record("edge3", RECORDS["edge3"])
-    fabric.wait_converged()
-
-
 STEPS = (
-    Step("networks, certificates, configs", build),
-    Step("etcd, three charons", start),
-    Step("records written with etcdctl", put_records),
-    Step("three fabricd started, pods attached", start_daemons),
-    Step("every tunnel up", converge),
-    Step("c1 c2 c3 c4: pods talk, both ways", all_talk),
-    Step("edge3 leaves community app1", part),
-    Step("c2 is silent, c1 c3 c4 talk on", only_c2_stops),
-    Step("edge3 joins app1 again", rejoin),
-    Step("c1 c2 c3 c4: pods talk again", all_talk),
+    Step("networks, certificates, configs", Demo.build),
+    Step("etcd, three charons", Demo.start_services),
+    Step("records written with etcdctl", Demo.put_records),
+    Step("three fabricd started, pods attached", Demo.start_daemons),
+    Step("every tunnel up", Demo.converge),
+    Step("c1 c2 c3 c4: pods talk, both ways", Demo.all_talk),
+    Step("edge3 leaves community app1", Demo.part),
+    Step("c2 is silent, c1 c3 c4 talk on", Demo.only_c2_stops),
+    Step("edge3 joins app1 again", Demo.rejoin),
+    Step("c1 c2 c3 c4: pods talk again", Demo.all_talk),
+    Step("all the while nothing but ESP on the edges' uplinks", Demo.nothing_in_clear),
 )
 
 
-def require_talk(fabric: Fabric, path: str) -> None:
-    """No ping of a connection is lost, in either direction."""
-    a, b = PATHS[path]
-    for source, target in ((a, b), (b, a)):
-        lost = fabric.ping(source, target, PINGS)
-        if lost:
-            raise LabError(f"{path}: {source} to {target}: {lost} of {PINGS} pings lost")
-
-
-def require_silence(fabric: Fabric, path: str) -> None:
-    """No ping of a connection is answered, in either direction."""
-    a, b = PATHS[path]
-    for source, target in ((a, b), (b, a)):
-        answered = PINGS - fabric.ping(source, target, PINGS)
-        if answered:
-            raise LabError(f"{path}: {source} to {target}: {answered} pings went through")
-
-
 @dataclass
-class Demo:
-    """One run of all steps, told on a console."""
+class Narrator:
+    """Runs all steps and tells of them on a console."""
 
     fabric: Fabric
     console: Console = field(default_factory=Console)
 
     def run(self) -> bool:
         """Whether all held; what failed, and the logs' tails, are printed."""
-        esp = "charon's userspace ESP" if self.fabric.userspace_esp else "kernel ESP"
-        self.console.print(f"The fabric in network namespaces {self.fabric.prefix}*, {esp}")
+        esp = "charon's userspace ESP" if self.fabric.userspace_esp else "the kernel's ESP"
+        self.console.print(f"The fabric in network namespaces {self.fabric.prefix}*, with {esp}")
+        demo = Demo(self.fabric)
         times: list[tuple[str, float]] = []
         for step in STEPS:
             begun = time.monotonic()
             try:
-                step.action(self.fabric)
+                step.action(demo)
             except LabError as error:
-                self.console.print(f"[red]FAILED[/]  {step.title}")
-                self.console.print(str(error), markup=False, highlight=False)
-                self.console.print(self.fabric.tails(), markup=False, highlight=False)
+                self.console.print(f"[red]FAILED[/]      {step.title}")
+                self._quote(str(error))
+                if not error.tails:
+                    self._quote(self.fabric.tails())
                 return False
             took = time.monotonic() - begun
             times.append((step.title, took))
@@ -140,7 +157,7 @@ class Demo:
     def _show_status(self) -> None:
         for name in self.fabric.nodes:
             self.console.rule(f"fabricctl status on {name}", align="left")
-            self.console.print(self.fabric.fabricctl(name, "status"), markup=False, highlight=False)
+            self._quote(self.fabric.fabricctl(name, "status"))
 
     def _show_times(self, times: list[tuple[str, float]]) -> None:
         table = Table("step", "seconds", title="How long each step took", title_justify="left")
@@ -150,3 +167,7 @@ class Demo:
         table.add_section()
         table.add_row("all", f"{sum(took for _, took in times):.2f}")
         self.console.print(table)
+
+    def _quote(self, text: str) -> None:
+        """Print text as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

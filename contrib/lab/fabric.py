@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.capture import Capture
 from lab.charon import Charon, kernel_esp
 from lab.etcd import Etcd
 from lab.netns import Namespace, veth
@@ -217,7 +218,9 @@ class Fabric:
     def start_daemons(self) -> None:
         """Each node's fabricd; the edges' pods are attached as soon as it has made br-edge."""
         for name in self.nodes:
-            self.start_fabricd(name)
+            self._spawn_fabricd(name)
+        for name in self.nodes:
+            self._wait_fabricd(name)
         for pod in PODS:
             if pod.bridge == "br-edge":
                 self.attach(pod)
@@ -251,10 +254,17 @@ class Fabric:
 
     def start_fabricd(self, name: str) -> None:
         """Start a node's fabricd and wait until it answers on its control socket."""
+        self._spawn_fabricd(name)
+        self._wait_fabricd(name)
+
+    def _spawn_fabricd(self, name: str) -> None:
         node = self.nodes[name]
         argv = (*self.programs["fabricd"], "--config", node.config)
         node.fabricd = node.namespace.popen(*argv, name=f"{name}-fabricd")
-        wait_until(lambda: self.status(name), f"{name}'s fabricd answers", watch=[node.fabricd])
+
+    def _wait_fabricd(self, name: str) -> None:
+        watch = [self._fabricd(name)]
+        wait_until(lambda: self.status(name), f"{name}'s fabricd answers", watch=watch)
 
     def stop_fabricd(self, name: str) -> None:
         """SIGTERM."""
@@ -316,6 +326,14 @@ class Fabric:
                 or (mine["role"] == record["role"] == "edge" and _tokens(mine) & _tokens(record))
             )
         }
+
+    def uplink(self, name: str) -> Capture:
+        """A capture of what a node sends and gets on the underlay; not started."""
+        return Capture(self.namespaces["wan"], f"p-{name}", ("2.0.0.0/8", "10.233.0.0/16"))
+
+    def kernel_sas(self, name: str) -> int:
+        """How many ESP SAs a node's kernel holds."""
+        return self.namespaces[name].ip("xfrm", "state").count("proto esp")
 
     def ping(self, source: str, target: str, count: int = 3) -> int:
         """How many of `count` pings between two pods, by name or address, are lost."""

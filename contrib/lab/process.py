@@ -21,7 +21,14 @@ Argument = str | Path
 
 
 class LabError(Exception):
-    """Something in the lab did not go as it must; the message says what, with log tails."""
+    """Something in the lab did not go as it must; `tails` are the ends of the logs concerned."""
+
+    def __init__(self, what: str, tails: str = "") -> None:
+        super().__init__(what)
+        self.tails = tails
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}\n{self.tails}".rstrip()
 
 
 class CommandError(LabError):
@@ -169,7 +176,7 @@ class Process:
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired as error:
-            raise LabError(f"{self.name} runs on after {timeout:g} s\n{self.tail()}") from error
+            raise LabError(f"{self.name} runs on after {timeout:g} s", self.tail()) from error
 
     def tail(self, lines: int = 20) -> str:
         """The end of its log, under a heading."""
@@ -250,7 +257,7 @@ def wait_until(
                 or f"not within {timeout:g} s"
             )
             tails = "\n".join(process.tail() for process in watched)
-            raise LabError(f"{what}: {why}{last}\n{tails}".rstrip())
+            raise LabError(f"{what}: {why}{last}", tails)
         time.sleep(interval)
 
 

@@ -18,9 +18,9 @@ from lab.netns import Namespace
 from lab.process import LabError, read_pid_file
 
 
-def make(prefix: str = "lab-") -> Path:
+def make(prefix: str = "lab-", parent: Path = Path("/run")) -> Path:
     """A fresh run directory with a short path: unix sockets live in it."""
-    return Path(tempfile.mkdtemp(prefix=prefix, dir="/run"))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 @contextmanager

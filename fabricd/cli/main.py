@@ -31,7 +31,9 @@ COMMANDS: Final = {
     "node": Entry("records", "node", "Node records: put, get, list, delete."),
     "community": Entry("records", "community", "Community records: put, get, list, delete."),
     "confirm": Entry("status", "confirm", "Obey a loss of records that is held."),
-    "purge": Entry("purge", "purge", "Remove all that is fabricd's from this node."),
+    "purge": Entry(
+        "purge", "purge", "Remove all that is fabricd's from this node's kernel and charon."
+    ),
 }
 
 

@@ -13,6 +13,7 @@ import trio
 from fabricd.cli.options import DEFAULT_CONFIG, Failed, Settings, join, warn
 from fabricd.cli.output import Document
 from fabricd.cli.plan import plan_document
+from fabricd.cli.status import rejected_document
 from fabricd.config import Config, ConfigError, parse
 from fabricd.core.desired import Identity, Surroundings, desired
 from fabricd.core.events import Listed
@@ -47,9 +48,10 @@ def offline_plan(settings: Settings, records: Path, node: str | None) -> Documen
         identity=_identity(config, name),
     )
     wanted = desired(in_force.nodes, in_force.communities, around)
-    rejected = [{"key": r.key, "field": r.field, "reason": r.reason} for r in in_force.rejected]
-    actions = plan(wanted, KernelState(), IkeState())
-    return {**plan_document(actions), "rejected": rejected}
+    return {
+        **plan_document(plan(wanted, KernelState(), IkeState())),
+        "rejected": rejected_document(in_force.rejected, config.store.prefix),
+    }
 
 
 def _config(settings: Settings, node: str | None) -> Config:

@@ -25,7 +25,7 @@ from fabricd.cli.options import (
     warn,
 )
 from fabricd.cli.output import emit, table
-from fabricd.cli.status import rejected_text
+from fabricd.cli.status import rejected_document, rejected_text
 from fabricd.config import Config, ConfigError
 from fabricd.core.events import Listed, Put
 from fabricd.core.records import decode
@@ -187,11 +187,12 @@ def _add_reading_verbs(group: click.Group, folder: str, columns: Columns) -> Non
             for put in puts
             if put.key.startswith(f"{folder}/")
         ]
-        rejected = [
-            {"key": fault.key, "field": fault.field, "reason": fault.reason}
+        faults = [
+            fault
             for fault in _rejected(puts, config.ike.identity)
             if fault.key.startswith(f"{folder}/")
         ]
+        rejected = rejected_document(faults, config.store.prefix)
 
         def as_text(wide: bool) -> str:
             text = _table(columns, entries, wide) if entries else f"no {folder}"

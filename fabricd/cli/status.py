@@ -24,6 +24,7 @@ from fabricd.cli.options import (
     printable,
 )
 from fabricd.cli.output import Cell, duration, octets, render, table
+from fabricd.model import Rejection
 
 Section = Mapping[str, Any]
 
@@ -33,9 +34,11 @@ REDRAW: Final = 2.0
 STYLES: Final = {
     "up": "green",
     "standby": "green",
+    "partial": "yellow",
     "connecting": "yellow",
     "waiting": "yellow",
-    "down": "red",
+    "unknown": "yellow",
+    "impossible": "red",
 }
 """By the state of a peer; others are plain."""
 
@@ -102,12 +105,16 @@ def status_text(document: Section, *, wide: bool) -> str:
         lines = (printable(text) for text in document["warnings"])
         parts.append("\n".join(f"warning: {line}" for line in lines))
     if document.get("held"):
-        keys = printable(join(document["held"]))
-        parts.append(
-            f"held, not obeyed, is the loss of {keys}\n"
-            "  `fabricctl confirm` obeys it; records that come back end it"
-        )
+        parts.append(printable(f"held, not obeyed: the loss of {join(document['held'])}"))
     return "\n\n".join(parts)
+
+
+def rejected_document(rejected: Sequence[Rejection], prefix: str) -> list[dict[str, str]]:
+    """Rejections as the daemon shows them; `prefix` is that of the keys in the store."""
+    return [
+        {"key": f"{prefix}/{fault.key}", "field": fault.field, "reason": fault.reason}
+        for fault in rejected
+    ]
 
 
 def rejected_text(rejected: Sequence[Section]) -> str:

@@ -18,6 +18,13 @@ class Disruption(StrEnum):
     """Traffic that flowed stops."""
 
 
+class Part(StrEnum):
+    """The two parts of a node that are reconciled."""
+
+    KERNEL = "kernel"
+    CHARON = "charon"
+
+
 class Kind(StrEnum):
     """One a verb of an effector. The comment says what `Action.item` is."""
 
@@ -29,7 +36,7 @@ class Kind(StrEnum):
     ADDRESS_REMOVE = "address.remove"  # IfAddress
     ROUTE_SET = "route.set"  # Route: create, or replace the one with the same key
     ROUTE_REMOVE = "route.remove"  # Route
-    RULE_ADD = "rule.add"  # Rule
+    RULE_ADD = "rule.add"  # Rule: create, in place of one of ours with the same priority
     RULE_REMOVE = "rule.remove"  # Rule
     AUTHORITY_LOAD = "authority.load"  # str, the name
     AUTHORITY_UNLOAD = "authority.unload"  # str, the name
@@ -45,6 +52,11 @@ class Kind(StrEnum):
     def drift(self) -> str:
         """The kind of object, as `drift_repairs_total` counts it: `route`, `conn` …"""
         return self.value.partition(".")[0]
+
+    @property
+    def part(self) -> Part:
+        """Who carries it out."""
+        return Part.KERNEL if self in KERNEL_KINDS else Part.CHARON
 
 
 KERNEL_KINDS = frozenset(
@@ -75,6 +87,11 @@ class Action:
     disruption: Disruption
     reason: str
     item: Item
+
+    @property
+    def name(self) -> str:
+        """Kind and target: what tells an action from the others of its plan."""
+        return f"{self.kind.value} {self.target}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,9 +114,8 @@ def _kernel(desired: DesiredState, kernel: KernelState) -> Iterator[Action]:
     rules = diff(want.rules, kernel.rules)
     for rule in rules.missing:
         yield _act(Kind.RULE_ADD, _describe_rule(rule), rule, f"{_WANTED}, it is missing")
-    for old_rule, rule in rules.different:
-        yield _act(Kind.RULE_ADD, _describe_rule(rule), rule, f"{_WANTED}, it is missing")
-        yield _act(Kind.RULE_REMOVE, _describe_rule(old_rule), old_rule, _UNWANTED)
+    for _, rule in rules.different:
+        yield _act(Kind.RULE_ADD, _describe_rule(rule), rule, f"{_WANTED}, it is another")
     for rule in rules.surplus:
         yield _act(Kind.RULE_REMOVE, _describe_rule(rule), rule, _UNWANTED)
 

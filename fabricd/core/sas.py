@@ -136,8 +136,9 @@ def _doubled_children(sa: IkeSa, names: set[str]) -> Iterator[Action]:
             rank = carries(child), child.id
             best[child.name] = max(best.get(child.name, rank), rank)
     for child in sa.children:
-        if child.state == "INSTALLED" and child.id != best.get(child.name, (True, child.id))[1]:
-            reason = f"CHILD_SA {best[child.name][1]} does its work"
+        kept = best.get(child.name)
+        if child.state == "INSTALLED" and kept is not None and child.id != kept[1]:
+            reason = f"CHILD_SA {kept[1]} does its work"
             yield _terminate_child(sa, child, Disruption.REKEY, reason)
 
 

@@ -84,11 +84,12 @@ def _peering(self: Node, peer: Node, shared: frozenset[str], gateways: list[Node
     initiate = initiates(self, peer)
     target = peer if initiate else self
     obstacle = ""
+    first, second = sorted((self.name, peer.name))  # the same words at both ends
     if not children:
-        obstacle = f"{self.name} and {peer.name} have no address family in common"
+        obstacle = f"{first} and {second} have no address family in common"
     elif target.endpoint is None:
         obstacle = (
-            f"neither {self.name} nor {peer.name} has an endpoint"
+            f"neither {first} nor {second} has an endpoint"
             if self.endpoint is peer.endpoint is None
             else f"{target.name} has no endpoint to be reached at"
         )

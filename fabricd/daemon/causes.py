@@ -1,44 +1,64 @@
 """Why an action became necessary: a record that changed, or somebody who changed what was right.
 
-The question is answered by looking at the state that was reached last: what was part of it
-already and has to be done again has drifted.
+The pass before tells: what it wanted already and found in place has drifted when it has to be
+done again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Final
 
-from fabricd.core.action import Action, Kind, Tunnel
+from fabricd.core.action import Action, Kind, Part, Tunnel
 from fabricd.core.desired import DesiredState
 from fabricd.core.plan import REMOVALS
 from fabricd.core.state import ChildSa, Conn, IfAddress, IkeSa, Link, Route, Rule, Sysctl
 
-START = "start"
-DRIFT = "drift"
+START: Final = "start"
+DRIFT: Final = "drift"
+
+SHOWN_KEYS: Final = 5
+"""Keys of records in one cause; more are counted."""
 
 
-def cause(action: Action, settled: DesiredState | None, changed: Collection[str]) -> str:
-    """`start`, `drift`, or `record KEY …`.
+class Causes:
+    """Remembers of each part what the last pass that saw it wanted and had to do."""
 
-    `settled` is the desired state that was last reached in full, None before that; `changed`
-    are the keys of the records that have changed since.
+    def __init__(self) -> None:
+        self._wanted: dict[Part, DesiredState] = {}
+        self._pending: dict[str, str] = {}
+
+    def of(self, action: Action, changed: Collection[str]) -> str:
+        """`start`, `drift`, `record KEY, …` or `surroundings`.
+
+        `changed` are the keys of the records that have changed since the last pass. An action
+        that has to be tried again keeps its cause.
+        """
+        before = self._wanted.get(action.kind.part)
+        if action.name in self._pending:
+            return self._pending[action.name]
+        if before is None:
+            return START
+        if _was_wanted(action, before) != (action.kind in REMOVALS):
+            return DRIFT
+        if not changed:
+            return "surroundings"
+        keys = sorted(changed)
+        more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+        return f"record {', '.join(keys[:SHOWN_KEYS])}{more}"
+
+    def passed(self, desired: DesiredState, seen: Iterable[Part], acted: dict[str, str]) -> None:
+        """A pass is over: what it wanted, which parts it saw, its actions with their causes."""
+        for part in seen:
+            self._wanted[part] = desired
+        self._pending = acted
+
+
+def _was_wanted(action: Action, before: DesiredState) -> bool:
+    """Whether the object was part of that state: as it is now for what has to be there, at all
+    for what has to go.
     """
-    if settled is None:
-        return START
-    if _was_wanted(action, settled) != (action.kind in REMOVALS):
-        return DRIFT
-    if not changed:
-        return "surroundings"
-    keys = sorted(changed)
-    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-    return f"record {', '.join(keys[:5])}{more}"
-
-
-def _was_wanted(action: Action, settled: DesiredState) -> bool:
-    """Whether the object was part of the settled state: as it is now for what has to be there,
-    at all for what has to go.
-    """
-    kernel = settled.kernel
+    kernel = before.kernel
     match action.item:
         case Route() as route:
             if action.kind is Kind.ROUTE_REMOVE:
@@ -54,13 +74,13 @@ def _was_wanted(action: Action, settled: DesiredState) -> bool:
             return item.name in kernel.sysctls
         case Conn() as conn:
             if action.kind is Kind.CONN_UNLOAD:
-                return conn.name in settled.conns
-            return settled.conns.get(conn.name) == conn
+                return conn.name in before.conns
+            return before.conns.get(conn.name) == conn
         case Tunnel() as tunnel:
-            return tunnel in settled.tunnels.get(tunnel.conn, ())
+            return tunnel in before.tunnels.get(tunnel.conn, ())
         case IkeSa() as sa:
-            return sa.conn in settled.conns
+            return sa.conn in before.conns
         case ChildSa():
             return True
         case str() as name:
-            return name in settled.authorities or name in settled.keys
+            return name in before.authorities or name in before.keys

@@ -25,8 +25,11 @@ from fabricd.ike import InitiateFailed
 ATTEMPT_TIMEOUT: Final = 10.0
 """Seconds that an attempt may take."""
 
-FIRST_DELAY: Final = 0.1
+FIRST_DELAY: Final = 0.01
 """Seconds until the second attempt: the responder may be about to load its connection."""
+
+SETTLE: Final = 2.0
+"""Seconds that a success gets to show in what charon lists, before another attempt."""
 
 LAST_DELAY: Final = 30.0
 """Seconds between attempts in the long run."""
@@ -57,6 +60,7 @@ class Initiator:
         self._tasks: dict[str, trio.CancelScope] = {}
         self.errors: dict[str, str] = {}
         """By connection: why the last attempt failed."""
+        self._warned: set[str] = set()
         self.attempts: Counter[str] = Counter()
         """By connection: how many there were."""
 
@@ -89,29 +93,33 @@ class Initiator:
         with scope:
             delay = FIRST_DELAY
             while True:
+                pause = max(delay, SETTLE)
                 for tunnel in self._wanted[conn]:
-                    if not await self._attempt(tunnel):
+                    if not await self._attempt(tunnel, first=delay == FIRST_DELAY):
+                        pause = delay
                         break
-                # Still here after a success: the next pass has not seen it yet, or charon
-                # says more than is true. Either way the next attempt waits.
-                await trio.sleep(delay * self._rng.uniform(0.5, 1.5))
+                await trio.sleep(pause * self._rng.uniform(0.5, 1.5))
                 delay = min(delay * 2, LAST_DELAY)
 
-    async def _attempt(self, tunnel: Tunnel) -> bool:
+    async def _attempt(self, tunnel: Tunnel, *, first: bool) -> bool:
         conn = tunnel.conn
         try:
             async with self._limit:
                 self.attempts[conn] += 1
                 await self._charon.initiate(tunnel, ATTEMPT_TIMEOUT)
         except (InitiateFailed, Unavailable) as error:
-            if self.errors.get(conn) != error.reason:
-                log.warning(
-                    "initiate failed", peer=peer_of(conn), child=tunnel.child, reason=error.reason
-                )
+            words = {"peer": peer_of(conn), "child": tunnel.child, "reason": error.reason}
+            if first:
+                # No news yet: the responder may hear of the record a moment later than we do.
+                log.info("not initiated at once", **words)
+            elif self.errors.get(conn) != error.reason or conn not in self._warned:
+                self._warned.add(conn)
+                log.warning("initiate failed", **words)
             self.errors[conn] = error.reason
             self._poke(f"initiate {conn}")
             return False
         self.errors.pop(conn, None)
+        self._warned.discard(conn)
         log.info("initiated", peer=peer_of(conn), child=tunnel.child)
         self._poke(f"initiated {conn}")
         return True

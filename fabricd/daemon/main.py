@@ -29,6 +29,9 @@ def main() -> None:
         sys.exit(2)
     if arguments.check_config:
         return
+    # structlog draws tracebacks with rich where it finds it: 4 MB for a daemon that has no use
+    # for it.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     # Heavy parts are loaded only now: a check of the config need not wait for them.
     import trio  # noqa: PLC0415
 

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 import trio
 
-from fabricd.core.action import KERNEL_KINDS, Action, Kind, Outcome, Tunnel
+from fabricd.core.action import Action, Kind, Outcome, Part, Tunnel
 from fabricd.core.desired import (
     DesiredState,
     Surroundings,
@@ -30,7 +30,7 @@ from fabricd.core.plan import foreign_link, plan
 from fabricd.core.rib import InForce, Rib
 from fabricd.core.sas import installed, sas_by_conn
 from fabricd.core.state import IkeState, KernelState
-from fabricd.daemon.causes import DRIFT, cause
+from fabricd.daemon.causes import DRIFT, Causes
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.parts import CharonPart, KernelPart
@@ -46,7 +46,9 @@ RETRY: Final = (0.5, 30.0)
 """Seconds until the next pass after one with failures: at first, and in the long run."""
 
 PATIENCE: Final = 5
-"""Passes in a row that may act at once; after that, ever longer pauses lie between them."""
+"""Passes in a row that may repair drift at once; after that, ever longer pauses lie between
+them, `PAUSE` seconds at most."""
+PAUSE: Final = 5.0
 
 BOOT_GRACE: Final = 3.0
 """Seconds that the store gets to answer before the snapshot on disk is acted upon."""
@@ -77,6 +79,8 @@ class PassResult:
 
     acted: bool
     """Something was changed."""
+    struggled: bool
+    """Something that was right before had to be put right again."""
     failed: bool
     """Something is wrong that time may mend."""
 
@@ -107,7 +111,7 @@ class Reconciler:
         self._wakeup = Wakeup()
         self._kernel_stale = self._ike_stale = True
         self._userspace_esp: bool | None = None
-        self._settled: DesiredState | None = None
+        self._causes = Causes()
         self._changed: dict[str, float] = {}
         self._converging: dict[str, float] = {}
         self._retry = RETRY[0]
@@ -199,19 +203,16 @@ class Reconciler:
     def _pause(self, result: PassResult) -> float:
         """Seconds until the next pass at the latest."""
         self._retry = min(self._retry * 2, RETRY[1]) if result.failed else RETRY[0]
-        self._streak = self._streak + 1 if result.acted else 0
-        if result.acted and not result.failed:
-            # See whether it worked. Where it does not last (somebody else puts it back, say)
-            # the struggle is not fought at full speed.
-            return 0.0 if self._streak < PATIENCE else min(0.1 * 2.0**self._streak, RETRY[1])
-        return self._retry if result.failed else SWEEP
+        self._streak = self._streak + 1 if result.struggled else 0
+        if result.failed:
+            return self._retry
+        return 0.0 if result.acted else SWEEP
 
     async def _next_reasons(
         self, pause: float, after_pass: Callable[[], None], beat: float
     ) -> tuple[str, ...]:
         """Wait for something to do; a sweep when it is due, `retry` when `pause` is over."""
-        if self._streak >= PATIENCE:
-            await trio.sleep(min(pause, beat))
+        await self._have_patience()
         until = self._clock() + pause
         while True:
             wait = min(beat, until - self._clock(), self._sweep_at - self._clock())
@@ -227,6 +228,17 @@ class Reconciler:
             if now >= until:
                 return ("verify" if pause == 0 else "retry",)
             after_pass()
+
+    async def _have_patience(self) -> None:
+        """Where somebody else puts things back again and again, don't fight at full speed; a
+        record that changes need not wait.
+        """
+        if self._streak < PATIENCE:
+            return
+        until = self._clock() + min(0.1 * 2.0 ** (self._streak - PATIENCE), PAUSE)
+        while not self._changed and (left := until - self._clock()) > 0:
+            for reason in await self._wakeup.wait(left):
+                self._wakeup.defer(reason)
 
     async def _wait_for_records(self) -> None:
         with trio.move_on_after(BOOT_GRACE):
@@ -248,33 +260,39 @@ class Reconciler:
         picture.actions = plan(
             picture.desired, picture.kernel, picture.ike, removals=self.rib.synced
         )
+        changed, self._changed = self._changed, {}
         self._measure_convergence(metrics)
         outcomes = await self._carry_out(initiator)
+        causes = {o.action.name: self._causes.of(o.action, changed) for o in outcomes}
         for outcome in outcomes:
-            self._report(outcome, metrics, reasons)
-        picture.failures = {_name(o.action): o.error for o in outcomes if o.error is not None}
-        if not outcomes and not picture.faults:
-            self._settled = picture.desired
-            self._changed.clear()
+            self._report(outcome, metrics, causes[outcome.action.name], reasons)
+        picture.failures = {o.action.name: o.error for o in outcomes if o.error is not None}
+        seen = {Part.KERNEL: picture.kernel, Part.CHARON: picture.ike}
+        self._causes.passed(picture.desired, (p for p, s in seen.items() if s is not None), causes)
+        if None in seen.values():
+            self._changed = changed | self._changed  # still news to the part that was not seen
         self._forget_peers(initiator)
         picture.passes += 1
+        done = {causes[o.action.name] for o in outcomes if o.error is None}
         return PassResult(
-            acted=any(outcome.error is None for outcome in outcomes),
+            acted=bool(done),
+            struggled=DRIFT in done,
             failed=bool(picture.faults or picture.failures),
         )
 
     async def _observe(self) -> None:
         picture = self.picture
         if self._kernel_stale:
+            self._kernel_stale = False  # an event from here on asks for another look
             try:
                 picture.kernel = await self._kernel.observe()
-                self._kernel_stale = False
                 self._mend("kernel")
             except Unavailable as error:
+                self._kernel_stale = True
                 picture.kernel = None
                 self._fault(error)
         if self._ike_stale:
-            self._ike_stale = False  # an event from here on asks for another look
+            self._ike_stale = False
             try:
                 picture.ike = await self._charon.observe()
                 self._userspace_esp = picture.ike.userspace_esp
@@ -298,7 +316,7 @@ class Reconciler:
         self._derived_from = in_force, around
         for link in foreign_link(picture.desired, kernel):
             log.warning("link is not ours, used as it is", link=link.name, alias=link.alias)
-        if self._settled is not None and self._changed:
+        if picture.passes > 0 and self._changed:
             since = min(self._changed.values())
             for name, conn in picture.desired.conns.items():
                 if old.conns.get(name) != conn:
@@ -339,9 +357,8 @@ class Reconciler:
             self._fault(error)
             return [Outcome(action, error.reason) for action in actions]
 
-    def _report(self, outcome: Outcome, metrics: Metrics, reasons: Sequence[str]) -> None:
+    def _report(self, outcome: Outcome, metrics: Metrics, why: str, reasons: Sequence[str]) -> None:
         action = outcome.action
-        why = cause(action, self._settled, self._changed)
         words = {
             "kind": action.kind.value,
             "target": action.target,
@@ -352,7 +369,7 @@ class Reconciler:
         }
         metrics.actions.labels(action.kind.value, "failed" if outcome.error else "done").inc()
         if outcome.error is not None:
-            if self.picture.failures.get(_name(action)) != outcome.error:
+            if self.picture.failures.get(action.name) != outcome.error:
                 log.error("action failed", error=outcome.error, **words)
             return
         if why == DRIFT:
@@ -396,8 +413,4 @@ class Reconciler:
 def _part(action: Action) -> str:
     if action.kind is Kind.CHILD_INITIATE:
         return "initiator"
-    return "kernel" if action.kind in KERNEL_KINDS else "charon"
-
-
-def _name(action: Action) -> str:
-    return f"{action.kind.value} {action.target}"
+    return action.kind.part

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -113,7 +114,11 @@ async def _send(
         ("content-length", str(len(response.body))),
         ("cache-control", "no-store"),
     ]
-    events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
+    events: list[h11.Event] = [
+        h11.Response(
+            status_code=response.status, headers=headers, reason=HTTPStatus(response.status).phrase
+        )
+    ]
     if not head:
         events.append(h11.Data(data=response.body))
     events.append(h11.EndOfMessage())

@@ -71,11 +71,7 @@ class Charon:
             async with self._commands() as connection:
                 return await effector.apply(connection, actions, credentials)
 
-    async def initiate(
-        self,
-        tunnel: Tunnel,
-        timeout: float,  # noqa: ASYNC109  # charon's own, it then clears up after itself
-    ) -> None:
+    async def initiate(self, tunnel: Tunnel, timeout: float) -> None:
         """Bring a CHILD_SA up; one that is up is no error. `timeout` in seconds.
 
         Raises InitiateFailed, and Unavailable when charon is away.

@@ -2,8 +2,8 @@
 
 The format is strongSwan's (src/libcharon/plugins/vici/README.md): segments with a 32 bit
 length, in them packets, in some of those a message, a tree of sections, lists and values. The
-`vici` package reads and writes packets and messages; this file adds the framing, its limits,
-and one name for everything that can be wrong with them.
+`vici` package writes packets and messages; this file adds framing and limits, reads what comes
+back strictly, and has one name for everything that can be wrong with it.
 
 It knows nothing of sockets, nor of what any command means.
 """
@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from vici.exception import DeserializationException
-from vici.protocol import FiniteStream, Message, Packet
+from vici.protocol import Message, Packet
 
 HEADER: Final = struct.Struct("!I")
 SEGMENT_LIMIT: Final = 512 * 1024
@@ -160,16 +159,6 @@ class Decoder:
         return packet
 
 
-class _Stream(FiniteStream):  # type: ignore[misc]  # the package has no types
-    """A packet to read from, that does not hide that it ends too early."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data: bytes = super().read(size)
-        if size is not None and len(data) < size:
-            raise ProtocolError("a packet ends in the middle of a name or value")
-        return data
-
-
 def _parse(packet: bytes) -> Received:
     if not packet:
         raise ProtocolError("an empty packet")
@@ -195,10 +184,55 @@ def _parse(packet: bytes) -> Received:
 
 
 def _message(data: bytes) -> Section:
+    """The tree in a packet, whole or not at all.
+
+    `Message.deserialize` would let pass a value that is cut short and an element that it does
+    not know, and so read something else than was said.
+    """
+    section: Section = {}
+    around: list[Section] = []
+    position = 0
     try:
-        message: Section = Message.deserialize(_Stream(data))
+        while position < len(data):
+            element = data[position]
+            if element == Message.SECTION_END:
+                section = around.pop()
+                position += 1
+                continue
+            start = position + 2
+            position = start + data[position + 1]
+            name = data[start:position].decode()
+            if element == Message.KEY_VALUE:
+                section[name], position = _value(data, position)
+            elif element == Message.LIST_START:
+                section[name], position = _list(data, position)
+            elif element == Message.SECTION_START:
+                around.append(section)
+                section[name] = section = {}
+            else:
+                raise ProtocolError(f"a message with an element of type {element}")
+    except IndexError:
+        raise ProtocolError("a message that ends too early, or a section too often") from None
     except UnicodeDecodeError:
         raise ProtocolError("a message with a name that is no text") from None
-    except DeserializationException as error:
-        raise ProtocolError(f"a malformed message: {error}") from None
-    return message
+    if around or position > len(data):
+        raise ProtocolError("a message that ends too early")
+    return section
+
+
+def _value(data: bytes, position: int) -> tuple[bytes, int]:
+    """The value at a position, and the position after it: past the end when it is cut short."""
+    start = position + 2
+    end = start + (data[position] << 8 | data[position + 1])
+    return data[start:end], end
+
+
+def _list(data: bytes, position: int) -> tuple[list[bytes], int]:
+    """The items of the list that was started before this position, and the position after it."""
+    items = []
+    while (element := data[position]) == Message.LIST_ITEM:
+        item, position = _value(data, position + 1)
+        items.append(item)
+    if element != Message.LIST_END:
+        raise ProtocolError(f"a list with an element of type {element}")
+    return items, position + 1

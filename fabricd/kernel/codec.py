@@ -10,12 +10,9 @@ from ipaddress import ip_interface
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 from typing import Any, Final
 
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from fabricd.core.ownership import ROUTE_PROTOCOL
 from fabricd.core.state import IfAddress, Link, Rule
+from fabricd.kernel.messages import fibmsg, ifaddrmsg, ifinfmsg
 from fabricd.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request
 
 RTM_NEWLINK: Final = 16
@@ -174,17 +171,14 @@ def add_rule(rule: Rule) -> Request:
     return _request(
         RTM_NEWRULE,
         message,
-        [*_rule_attributes(rule), ("FRA_TABLE", rule.table)],
+        _rule_attributes(rule),
         NLM_F_CREATE | NLM_F_EXCL,
     )
 
 
 def remove_rule(rule: Rule) -> Request:
-    """Delete a rule of ours."""
-    attributes = _rule_attributes(rule)
-    if rule.table:
-        attributes.append(("FRA_TABLE", rule.table))
-    return _request(RTM_DELRULE, _rule(rule), attributes)
+    """Delete a rule of ours; one that shows table 0 whatever its table is."""
+    return _request(RTM_DELRULE, _rule(rule), _rule_attributes(rule))
 
 
 def decode_rule(data: bytes) -> Rule | None:
@@ -216,7 +210,11 @@ def _rule(rule: Rule) -> Any:
 
 
 def _rule_attributes(rule: Rule) -> Attributes:
-    return [("FRA_PRIORITY", rule.priority), ("FRA_PROTOCOL", ROUTE_PROTOCOL)]
+    return [
+        ("FRA_PRIORITY", rule.priority),
+        ("FRA_PROTOCOL", ROUTE_PROTOCOL),
+        ("FRA_TABLE", rule.table),
+    ]
 
 
 # ---------------------------------------------------------------- pyroute2

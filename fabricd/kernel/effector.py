@@ -164,14 +164,16 @@ class Effector:
         return await self._send(codec.add_address(item, index, replace=True))
 
     async def _add_rule(self, rule: Rule) -> Refusal | None:
-        refusal = await self._send(codec.add_rule(rule))
-        if refusal is not None and refusal.code == errno.EEXIST:
-            if rule in await observer.read_rules(self._netlink):
-                return None
-            return Refusal(
-                errno.EEXIST, "a rule that differs in its selectors alone is in the way: remove it"
-            )
-        return refusal
+        """Add a rule; those of ours at the same place that somebody has changed go first, for the
+        kernel refuses a rule while one with more selectors stands there.
+        """
+        there = await observer.read_rules(self._netlink)
+        if rule in there:
+            return None
+        for other in there:
+            if (other.family, other.priority) == (rule.family, rule.priority):
+                await self._send(codec.remove_rule(other))
+        return await self._send(codec.add_rule(rule))
 
     # ------------------------------------------------------------ routes
 

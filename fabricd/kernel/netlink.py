@@ -237,6 +237,8 @@ def parse(datagram: bytes) -> Iterator[Message]:
     offset = 0
     while offset + HEADER.size <= len(datagram):
         length, kind, flags, sequence, port = HEADER.unpack_from(datagram, offset)
+        if length < HEADER.size:
+            raise ValueError(f"a netlink message of {length} octets")
         yield Message(kind, flags, sequence, port, datagram[offset : offset + length])
         offset += length + (-length % 4)
 
@@ -245,6 +247,8 @@ def attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
     """Type and value of the attributes from `offset` on (struct nlattr, linux/netlink.h)."""
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            raise ValueError(f"a netlink attribute of {length} octets")
         yield kind & 0x3FFF, data[offset + _ATTRIBUTE.size : offset + length]  # NLA_TYPE_MASK
         offset += length + (-length % 4)
 

@@ -19,7 +19,7 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from errno import EINVAL
+from errno import EINVAL, ELOOP
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -243,8 +243,13 @@ def _is_record(name: str) -> bool:
 
 
 def _read(file: Path) -> bytes:
-    """The file's bytes; raises OSError. O_NONBLOCK: a FIFO must not stop us."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """The file's bytes; FileNotFoundError when there is no such name, OSError otherwise."""
+    try:  # O_NONBLOCK: a FIFO must not stop us
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        if file.is_symlink():
+            raise OSError(ELOOP, "the link leads nowhere") from error
+        raise
     with open(descriptor, "rb") as opened:  # noqa: PTH123 - a descriptor, no path
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(EINVAL, "not a file")

@@ -45,12 +45,12 @@ def parse_endpoint(url: str) -> Endpoint:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
+        if parts.scheme not in {"http", "https"}:
+            raise ValueError("it does not start with http:// or https://")
         if ":" in host:
             ip_address(host)
         elif not _NAME.fullmatch(host):
             raise ValueError("no host" if not host else f"{host!r} is no host")
-        if parts.scheme not in {"http", "https"}:
-            raise ValueError("it does not start with http:// or https://")
         if port == 0:
             raise ValueError("port 0")
         if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:

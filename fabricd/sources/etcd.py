@@ -14,6 +14,7 @@ May not know of gRPC nor of etcd's messages: nothing here loads them before a st
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -60,6 +61,8 @@ class EtcdStore(Store):
         timeout: float = 5.0,
         lease_ttl: int = LEASE_TTL,
     ) -> None:
+        # gRPC's fork handlers kill a child now and then between fork and exec; we only exec.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         # gRPC and protobuf are loaded here and not before.
         from fabricd.sources.etcd_client import Credentials, EtcdClient  # noqa: PLC0415
         from fabricd.sources.etcd_lease import LeasedKeys  # noqa: PLC0415

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from lab import rundir
 from lab.charon import Charon
 from lab.etcd import Etcd
+from lab.fabric import Fabric
 from lab.netns import Namespace, veth
 from lab.pki import Authority, Credentials
 from lab.process import tail
@@ -75,12 +77,27 @@ def charon_pair(run_dir: Path, namespace: Callable[[str], Namespace]) -> CharonP
     return pair
 
 
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Fabric]:
+    """The whole fabric, converged; one for all tests of a module."""
+    run = rundir.make("lt-")
+    try:
+        whole = Fabric(f"{run.name}-", run)
+        whole.start_all()
+        whole.wait_converged()
+        yield whole
+    finally:
+        rundir.remove(run)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """A failed test shows the ends of its logs, which are about to be removed."""
     report: pytest.TestReport = yield  # type: ignore[assignment]  # a wrapper is sent the result
-    run = getattr(item, "funcargs", {}).get("run_dir")
-    if report.failed and run is not None:
+    arguments = getattr(item, "funcargs", {})
+    runs = [arguments["run_dir"]] if "run_dir" in arguments else []
+    runs += [value.run for value in arguments.values() if isinstance(value, Fabric)]
+    for run in runs if report.failed else ():
         for log in sorted(run.glob("*.log")):
             report.sections.append((log.name, tail(log, 40)))
     return report  # type: ignore[return-value]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
+
 from fabricd.core.events import Changed, Delete, Event, Listed, Lost, Put
 from fabricd.sources import Store
 

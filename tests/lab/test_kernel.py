@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,8 @@ from fabricd.core.action import Action, Disruption, Item, Kind
 from fabricd.core.ownership import LINK_ALIAS, NUMBER
 from fabricd.core.state import IfAddress, KernelState, Link, Route, RouteKind, Rule, Sysctl
 from fabricd.errors import Unavailable
-from fabricd.kernel import Kernel
+from fabricd.kernel import Kernel, routes
+from fabricd.kernel.netlink import Netlink
 from fabricd.model import Address, prefix
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -298,6 +300,19 @@ async def test_routes_of_others_are_neither_seen_nor_replaced_nor_removed(
     assert "static" in ip(f"{family} route show table {table} {text}")
 
 
+async def test_the_kernel_itself_leaves_out_the_routes_of_others(
+    kernel: Kernel, ip: Callable[[str], str]
+) -> None:
+    await bridge_up(kernel)
+    ip("route add 2.2.2.64/27 dev br-edge protocol static")
+    ip("route add fd00:3::/64 dev br-edge protocol static")
+    assert await apply(kernel, (Kind.ROUTE_SET, route("2.2.2.32/27"))) == []
+    netlink = Netlink.open()
+    assert len(await netlink.dump(routes.dump(socket.AF_INET))) == 1
+    assert len(await netlink.dump(routes.dump(socket.AF_INET6))) == 0
+    netlink.close()
+
+
 async def test_a_route_bent_to_a_gateway_is_seen_as_bent_and_set_right(
     kernel: Kernel, ip: Callable[[str], str]
 ) -> None:
@@ -430,12 +445,13 @@ async def test_a_rule_of_ours_that_was_narrowed_is_seen_and_replaced(
     assert (await kernel.observe()).rules == {(4, NUMBER): rule}
 
 
-async def test_a_rule_that_a_narrower_one_keeps_out(
-    kernel: Kernel, ip: Callable[[str], str]
-) -> None:
+async def test_a_narrowed_rule_gives_way(kernel: Kernel, ip: Callable[[str], str]) -> None:
+    rule = Rule(4, NUMBER, NUMBER)
     ip("rule add from 10.0.0.0/8 priority 198 table 198 protocol 198")
-    (refused,) = await apply(kernel, (Kind.RULE_ADD, Rule(4, NUMBER, NUMBER)))
-    assert "EEXIST (a rule that differs in its selectors alone is in the way" in refused
+    ip("rule add priority 198 table 77 protocol 198")
+    assert await apply(kernel, (Kind.RULE_ADD, rule)) == []
+    assert (await kernel.observe()).rules == {(4, NUMBER): rule}
+    assert ip("rule show priority 198").count("lookup") == 1
 
 
 # ---------------------------------------------------------------- sysctls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -111,11 +111,11 @@ async def test_events_that_charon_does_not_know_are_left_out(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def socket_without_listener(tmp_path: Path) -> Iterator[Path]:
+def socket_without_listener(tmp_path: Path) -> Path:
     path = tmp_path / "vici"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
-    yield path
+    return path
 
 
 async def test_no_socket(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ async def test_no_socket(tmp_path: Path) -> None:
 
 
 async def test_nobody_listens(socket_without_listener: Path) -> None:
-    with pytest.raises(Unavailable, match="nobody listens on .*: charon is not running, start it"):
+    with pytest.raises(Unavailable, match=r"nobody listens on .*: charon is not running, start it"):
         await version(str(socket_without_listener))
 
 
@@ -137,7 +137,7 @@ async def test_no_socket_at_all(tmp_path: Path) -> None:
     ("answer", "reason"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n", "does not speak VICI .*: a segment of 1213486160 bytes"),
-        (segment(b"\x01\x03\x05ab"), "does not speak VICI .*: a packet ends in the middle"),
+        (segment(b"\x01\x03\x05ab"), "does not speak VICI .*: a message that ends too early"),
         (UNKNOWN, "no command version"),
         (CONFIRM, "an answer that does not fit version"),
         (b"", "was lost: charon stopped or was restarted"),
@@ -160,7 +160,7 @@ async def test_a_stream_that_charon_does_not_know(tmp_path: Path) -> None:
 async def test_silence_ends_at_the_deadline(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with played(tmp_path / "vici", silent) as path:
         start = trio.current_time()
-        with pytest.raises(Unavailable, match="no answer on .*/vici within 5 s: charon hangs"):
+        with pytest.raises(Unavailable, match=r"no answer on .*/vici within 5 s: charon hangs"):
             await version(path)
         assert trio.current_time() - start == pytest.approx(5)
 
@@ -172,7 +172,7 @@ async def test_a_full_queue_of_connections_is_waited_for(tmp_path: Path) -> None
     first = socket.socket(socket.AF_UNIX)
     first.connect(str(tmp_path / "vici"))
     with listener, first:
-        with pytest.raises(Unavailable, match="no answer on .* within 0.1 s"):
+        with pytest.raises(Unavailable, match=r"no answer on .* within 0.1 s"):
             await Connection.open(str(tmp_path / "vici"), 0.1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Connection.open, str(tmp_path / "vici"), 60)

@@ -93,9 +93,7 @@ def load(ca: Path | list[Path], cert: Path, key: Path, now: datetime = NOW) -> C
     return load_credentials(ca if isinstance(ca, list) else [ca], cert, key, now.timestamp())
 
 
-def faults(
-    ca: Path | list[Path], cert: Path, key: Path, now: datetime = NOW
-) -> list[str]:
+def faults(ca: Path | list[Path], cert: Path, key: Path, now: datetime = NOW) -> list[str]:
     with pytest.raises(CredentialError) as caught:
         load(ca, cert, key, now)
     return caught.value.faults
@@ -265,8 +263,9 @@ def test_the_ca_in_time_but_only_the_one_that_matters(pki: Pki) -> None:
     assert faults([ca, old], cert, key) == [
         f"{ca}, {old}: the CA of {cert} expired 2025-01-02 00:00:00 UTC"
     ]
-    ca = pki.certificate("Root CA", CA_KEY, ca=True)  # renewed with the same key
-    assert len(load([ca, old], cert, key).authorities) == 2
+    expired = ca.rename(pki.directory / "expired.crt")
+    renewed = pki.certificate("Root CA", CA_KEY, ca=True)  # with the same key
+    assert len(load([expired, old, renewed], cert, key).authorities) == 3
 
 
 def test_several_faults_are_all_told(pki: Pki) -> None:
@@ -294,9 +293,10 @@ def test_what_strongswan_pki_makes(tmp_path: Path, ca: list[str], node: list[str
         pki --self --ca --lifetime 3650 --in ca.key --type {ca[0]} \
             --dn "C=CN, O=StrongSwan, CN=Root CA" --outform pem > ca.crt
         pki --gen --type {" ".join(node)} --outform pem > edge2.key
-        pki --pub --in edge2.key --type {"priv" if node[0] == "ed25519" else node[0]} | pki --issue --lifetime 730 --cacert ca.crt \
-            --cakey ca.key --dn "C=CN, O=StrongSwan, CN=edge2" --san edge2 --flag serverAuth \
-            --flag ikeIntermediate --outform pem > edge2.crt
+        pki --pub --in edge2.key --type {"priv" if node[0] == "ed25519" else node[0]} |
+            pki --issue --lifetime 730 --cacert ca.crt --cakey ca.key \
+            --dn "C=CN, O=StrongSwan, CN=edge2" --san edge2 \
+            --flag serverAuth --flag ikeIntermediate --outform pem > edge2.crt
     """
     subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True)
     key = tmp_path / "edge2.key"

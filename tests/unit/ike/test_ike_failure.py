@@ -49,6 +49,12 @@ def test_every_transcript_is_tried() -> None:
 def test_a_log_that_tells_nothing_leaves_the_answer() -> None:
     assert explain([], "refused", 3) == "refused"
     assert explain(["something new"], "refused", 3) == "refused"
+    answered = [
+        "generating IKE_SA_INIT request 0 [ SA KE No ]",
+        "sending packet: from 192.0.2.1[500] to 192.0.2.2[500] (996 bytes)",
+        "received packet: from 192.0.2.2[500] to 192.0.2.1[500] (297 bytes)",
+    ]
+    assert explain(answered, "refused", 3) == "refused"
 
 
 def test_an_unknown_error_of_the_peer_is_passed_on() -> None:

@@ -19,6 +19,7 @@ from fabricd.ike.protocol import (
     Received,
     Reply,
     Request,
+    Section,
     register,
     unregister,
 )
@@ -51,16 +52,22 @@ README_EXAMPLE = (
 )
 """The encoding example of the protocol's description."""
 
-README_TREE = {
+README_TREE: Section = {
     "key1": b"value1",
     "section1": {"sub-section": {"key2": b"value2"}, "list1": [b"item1", b"item2"]},
 }
 
 
 def test_the_example_of_the_specification_both_ways() -> None:
-    request = Request("version", README_TREE)
+    request = Request(
+        "version",
+        {
+            "key1": "value1",
+            "section1": {"sub-section": {"key2": "value2"}, "list1": ["item1", "item2"]},
+        },
+    )
     assert request.encoded == segment(b"\x00\x07version" + README_EXAMPLE)
-    assert decode([segment(b"\x01" + README_EXAMPLE)]) == [Reply(README_TREE)]  # type: ignore[arg-type]  # a literal
+    assert decode([segment(b"\x01" + README_EXAMPLE)]) == [Reply(README_TREE)]
 
 
 def test_every_packet_that_charon_sends() -> None:
@@ -123,13 +130,18 @@ def test_the_largest_value_fits() -> None:
         (segment(b"\x07"), "middle of its name"),
         (segment(b"\x07\x09list"), "middle of its name"),
         (segment(b"\x07\x01\xff"), "no text"),
-        (segment(b"\x01\x03\x05ab"), "middle of a name"),
+        (segment(b"\x01\x63"), "ends too early"),
+        (segment(b"\x01\x63\x01a"), "an element of type 99"),
+        (segment(b"\x01\x05\x00\x01i"), "an element of type 5"),
+        (segment(b"\x01\x03\x05ab"), "ends too early"),
         (segment(b"\x01\x03\x01\xff\x00\x00"), "no text"),
-        (segment(b"\x01\x03\x01a\x00\x05abc"), "middle of a name or value"),
-        (segment(b"\x01\x01\x01a"), "end of section"),
-        (segment(b"\x01\x02"), "end of section"),
-        (segment(b"\x01\x04\x01a\x03"), "end of list"),
-        (segment(b"\x01\x04\x01a"), "middle"),
+        (segment(b"\x01\x03\x01a\x00\x05abc"), "ends too early"),
+        (segment(b"\x01\x01\x01a"), "ends too early"),
+        (segment(b"\x01\x01\x05a"), "ends too early"),
+        (segment(b"\x01\x02"), "a section too often"),
+        (segment(b"\x01\x04\x01a\x03"), "a list with an element of type 3"),
+        (segment(b"\x01\x04\x01a"), "ends too early"),
+        (segment(b"\x01\x04\x01a\x05\x00\x05abc"), "ends too early"),
     ],
 )
 def test_what_is_not_vici_is_one_named_error(stream: bytes, what: str) -> None:
@@ -162,9 +174,7 @@ def test_what_is_sent_is_what_is_received(tree: dict[str, bytes]) -> None:
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     ends = sorted(place % (len(stream) + 1) for place in places)
-    return [
-        stream[start:end] for start, end in zip([0, *ends], [*ends, len(stream)], strict=True)
-    ]
+    return [stream[start:end] for start, end in zip([0, *ends], [*ends, len(stream)], strict=True)]
 
 
 elements = st.sampled_from(

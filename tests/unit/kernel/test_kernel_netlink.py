@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fabricd.errors import Unavailable
-from fabricd.kernel.netlink import HEADER, Message, Netlink, Refusal, Request, parse
+from fabricd.kernel.netlink import HEADER, Message, Netlink, Refusal, Request, attributes, parse
 
 ERROR, DONE, THING = 2, 3, 24
 MULTI, INTERRUPTED, CAPPED, TLVS = 0x2, 0x10, 0x100, 0x200
@@ -156,10 +156,21 @@ async def test_the_late_answer_to_a_cancelled_exchange_is_not_taken_for_this_one
         late.append(error(requests[0], errno.EPERM))
         return []
 
-    netlink, _ = kernel(hold, lambda r: [late[0], error(r[0], 0)])
+    netlink, _ = kernel(
+        hold,
+        lambda r: [late[0], error(r[0], 0)],
+        lambda r: [late[0], message(THING, r[0].sequence, b"it", MULTI) + done(r[0].sequence)],
+    )
     async with trio.open_nursery() as cancelled:
         cancelled.start_soon(netlink.send, [ASK])
         await wait_all_tasks_blocked()
         cancelled.cancel_scope.cancel()
     assert late
     assert await netlink.send([ASK]) == [None]
+    assert [data[HEADER.size :][:2] for data in await netlink.dump(ASK)] == [b"it"]
+
+
+@pytest.mark.parametrize("walk", [parse, lambda data: attributes(data, 0)])
+def test_an_impossible_length_ends_the_walk(walk: Callable[[bytes], Iterator[object]]) -> None:
+    with pytest.raises(ValueError, match="of 0 octets"):
+        list(walk(bytes(16)))

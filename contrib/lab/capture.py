@@ -1,0 +1,47 @@
+"""What crosses a link: tcpdump's account of encrypted and of clear packets."""
+
+from __future__ import annotations
+
+from lab.netns import Namespace
+from lab.process import wait_until
+
+
+class Capture:
+    """Packets on a link since `start`: those that carry ESP, and those of some networks in clear.
+
+    Userspace ESP and NAT traversal put ESP into UDP port 4500 (RFC 3948).
+    """
+
+    def __init__(self, namespace: Namespace, link: str, networks: tuple[str, ...]) -> None:
+        self.namespace = namespace
+        self.link = link
+        clear = " or ".join(f"ip net {network}" for network in networks)
+        self.filter = f"esp or udp port 4500 or {clear}"
+
+    def start(self) -> None:
+        """Returns when packets are seen."""
+        self._process = self.namespace.popen(
+            *("tcpdump", "-l", "-nn", "-i", self.link, self.filter),
+            name=f"{self.link}-tcpdump",
+        )
+        wait_until(
+            lambda: "listening on" in self._text(),
+            f"tcpdump listens on {self.link}",
+            watch=[self._process],
+        )
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def encrypted(self) -> list[str]:
+        return [line for line in self._packets() if "ESP(" in line]
+
+    def clear(self) -> list[str]:
+        """Packets of the networks in clear, as tcpdump prints them."""
+        return [line for line in self._packets() if ".4500" not in line and "ESP(" not in line]
+
+    def _packets(self) -> list[str]:
+        return [line for line in self._text().splitlines() if " IP " in line]
+
+    def _text(self) -> str:
+        return self._process.log.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,37 @@
+"""The same fabric with the kernel's own ESP: the demo, inside User Mode Linux.
+
+Where Debian's user-mode-linux is installed it has to boot: a kernel that does not is a failure,
+not a reason to skip.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import rundir, uml
+from lab.process import tail
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def share() -> Iterator[Path]:
+    """A directory that the guest can write to: not below /run, which it has to itself."""
+    directory = rundir.make("uml-", Path("/tmp"))
+    yield directory
+    rundir.remove(directory)
+
+
+@pytest.mark.skipif(not uml.installed(), reason="user-mode-linux is not installed")
+def test_the_demo_holds_with_the_kernels_esp(share: Path) -> None:
+    demo = (sys.executable, "-m", "lab", "demo", "--esp", "kernel")
+    env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'contrib'}"}
+
+    result = uml.run(demo, share, directory=ROOT, env=env)
+
+    assert result.status == 0, f"{result.output}\n{tail(share / 'uml.log')}"
+    assert "with the kernel's ESP" in result.output

@@ -1,0 +1,295 @@
+"""What a test sees of a fabric from outside: kernel and charon as they are, pings as they flow,
+what the daemon says over HTTP and in its log.
+
+By iproute2, ping(8) and strongSwan's own client alone: it must not stand on the code it judges.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import vici
+
+from lab.charon import Charon
+from lab.demo import PATHS
+from lab.fabric import Fabric
+from lab.netns import Namespace
+from lab.process import CommandError, Process, wait_until
+
+INTERVAL: Final = 0.02
+"""Seconds between two pings."""
+
+SOON: Final = 60
+"""Seconds in which anything happens that a test waits for, however slow the machine is."""
+
+# ---------------------------------------------------------------- kernel
+
+
+def kernel(namespace: Namespace, *, indexes: bool = True) -> dict[str, Any]:
+    """Links, addresses, routes and rules of a namespace, to be compared with ==.
+
+    `indexes`: tell a link from one of the same name that was made anew. Left out are tables and
+    addresses that the kernel fills in by itself.
+    """
+    ip = namespace.ip
+    described = json.loads(ip("-j", "-d", "address"))
+    return {
+        "links": {
+            link["ifname"]: {
+                "kind": link.get("linkinfo", {}).get("info_kind", ""),
+                "up": "UP" in link["flags"],
+                "alias": link.get("ifalias", ""),
+                "master": link.get("master", ""),
+                "index": link["ifindex"] if indexes else None,
+            }
+            for link in described
+        },
+        "addresses": sorted(
+            (link["ifname"], f"{a['local']}/{a['prefixlen']}", a.get("protocol", ""))
+            for link in described
+            for a in link["addr_info"]
+            if not a["local"].startswith("fe80:")
+        ),
+        "routes": _lines(ip("-d", "-4", "route", "show", "table", "all"), without=" table local ")
+        + _lines(ip("-d", "-6", "route", "show", "table", "all"), without=" proto kernel "),
+        "rules": _lines(ip("-d", "-4", "rule")) + _lines(ip("-d", "-6", "rule")),
+    }
+
+
+def _lines(text: str, without: str = "\0") -> list[str]:
+    return sorted(line.strip() for line in text.splitlines() if without not in line)
+
+
+# ---------------------------------------------------------------- charon
+
+
+@contextmanager
+def session(charon: Charon) -> Iterator[Any]:
+    """charon's control interface: a `vici.Session`."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(str(charon.socket_path))
+        yield vici.Session(sock)
+
+
+def ike(charon: Charon) -> dict[str, Any]:
+    """Authorities, keys and connections of a charon, to be compared with ==."""
+    with session(charon) as asked:
+        return {
+            "authorities": sorted(_text(asked.get_authorities()).get("authorities", [])),
+            "keys": sorted(_text(asked.get_keys()).get("keys", [])),
+            "conns": {k: v for item in asked.list_conns() for k, v in _text(item).items()},
+        }
+
+
+def sas(charon: Charon) -> dict[str, list[str]]:
+    """SAs by their unique ids: `{"fabric-edge3 #6": ["2.2.2.0/27-… #3"]}`, without those that are
+    being made or taken away.
+    """
+    found: dict[str, list[str]] = {}
+    with session(charon) as asked:
+        for item in asked.list_sas():
+            for name, sa in _text(item).items():
+                if sa["state"] == "ESTABLISHED":
+                    found[f"{name} #{sa['uniqueid']}"] = sorted(
+                        f"{child['name']} #{child['uniqueid']}"
+                        for child in sa.get("child-sas", {}).values()
+                        if child["state"] == "INSTALLED"
+                    )
+    return found
+
+
+def _text(value: Any) -> Any:
+    """What charon said, with str for bytes."""
+    match value:
+        case bytes():
+            return value.decode(errors="replace")
+        case dict():
+            return {key: _text(item) for key, item in value.items()}
+        case list():
+            return [_text(item) for item in value]
+    return value
+
+
+def whole(fabric: Fabric) -> dict[str, Any]:
+    """All that fabricd looks after, on every node, to be compared with ==."""
+    return {
+        name: {
+            "kernel": kernel(node.namespace),
+            "charon": ike(node.charon),
+            "sas": sas(node.charon),
+        }
+        for name, node in fabric.nodes.items()
+    }
+
+
+# ---------------------------------------------------------------- the daemon
+
+
+def get(fabric: Fabric, name: str, path: str) -> tuple[int, str]:
+    """HTTP status and body of what a node's daemon serves."""
+    script = (
+        'exec 3<>/dev/tcp/127.0.0.1/9815; printf "GET %s HTTP/1.0\\r\\n\\r\\n" "$0" >&3; cat <&3'
+    )
+    answer = fabric.nodes[name].namespace.run("bash", "-c", script, path)
+    head, _, body = answer.replace("\r\n", "\n").partition("\n\n")
+    return int(head.split()[1]), body
+
+
+def metrics(fabric: Fabric, name: str) -> dict[str, float]:
+    """A node's metrics: `fabricd_tunnel_up{peer="edge3"}` → 1.0."""
+    _, body = get(fabric, name, "/metrics")
+    lines = (line.rpartition(" ") for line in body.splitlines() if not line.startswith("#"))
+    return {series: float(value) for series, _, value in lines}
+
+
+def total(fabric: Fabric, name: str, family: str) -> float:
+    """The sum of a node's metrics of one family."""
+    found = metrics(fabric, name)
+    return sum(value for series, value in found.items() if series.partition("{")[0] == family)
+
+
+def status(fabric: Fabric, name: str) -> dict[str, Any]:
+    """The status document from the control socket itself: cheaper than `fabricctl`, to be asked
+    for again and again. Raises CommandError when nobody answers, which `wait_until` takes for
+    "not yet".
+    """
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        try:
+            sock.connect(str(fabric.run / f"{name}.sock"))
+            sock.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        except OSError as error:
+            raise CommandError((name, "status"), "none", "", str(error)) from error
+    document: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return document
+
+
+def wait_status(
+    fabric: Fabric,
+    name: str,
+    what: str,
+    condition: Callable[[dict[str, Any]], object],
+    timeout: float = SOON,
+) -> dict[str, Any]:
+    """Wait until a node's status fulfils a condition, which `what` says in words; return it."""
+
+    def fulfilled() -> dict[str, Any] | None:
+        document = status(fabric, name)
+        return document if condition(document) else None
+
+    document: dict[str, Any] = wait_until(fulfilled, f"{name}: {what}", timeout)
+    return document
+
+
+def wait_peers(fabric: Fabric, name: str, *peers: str, timeout: float = SOON) -> None:
+    """Wait until a node has exactly these peers, all up."""
+    wanted = dict.fromkeys(peers, True)
+    wait_status(
+        fabric,
+        name,
+        f"has its tunnels to {', '.join(peers)}",
+        lambda seen: {peer["name"]: peer["up"] for peer in seen["peers"]} == wanted,
+        timeout,
+    )
+
+
+def look_again(fabric: Fabric, name: str) -> None:
+    """SIGHUP, as `systemctl reload` sends it: look at everything now, not at the next sweep."""
+    fabricd = fabric.nodes[name].fabricd
+    assert fabricd is not None
+    fabricd.signal(signal.SIGHUP)
+
+
+class Log:
+    """What a node's daemon logs from here on."""
+
+    def __init__(self, fabric: Fabric, name: str) -> None:
+        self._path = fabric.run / f"{name}-fabricd.log"
+        self._start = self._path.stat().st_size if self._path.exists() else 0
+
+    def lines(self, event: str = "") -> list[dict[str, Any]]:
+        """Its lines, or those of one event."""
+        with self._path.open("rb") as file:
+            file.seek(self._start)
+            documents = [json.loads(line) for line in file.read().splitlines()]
+        return [d for d in documents if not event or d["event"] == event]
+
+    def wait(self, event: str) -> dict[str, Any]:
+        """Wait for the first line of an event."""
+        [first, *_] = wait_until(lambda: self.lines(event), f"a line {event!r}", SOON)
+        return first
+
+
+# ---------------------------------------------------------------- pings
+
+
+class Pings:
+    """Pings between two pods, one after the other, until `stop`."""
+
+    def __init__(self, fabric: Fabric, source: str, target: str, number: int) -> None:
+        self.path = f"{source} to {target}"
+        self._log = fabric.run / f"ping-{time.monotonic_ns()}-{number}.log"
+        namespace = next(
+            space for space in fabric.namespaces.values() if _has_address(space, source)
+        )
+        argv = ("ping", "-n", "-i", str(INTERVAL), target)
+        self._process: Process = namespace.popen(*argv, name=self._log.stem)
+
+    def answered(self) -> list[int]:
+        """Numbers of the pings that were answered so far."""
+        text = self._log.read_text(encoding="utf-8", errors="replace")
+        return [int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", text)]
+
+    def wait_answer(self) -> None:
+        """Wait for one more answer."""
+        before = len(self.answered())
+        wait_until(lambda: len(self.answered()) > before, f"{self.path}: an answer", SOON)
+
+    def stop(self) -> list[int]:
+        """The numbers of those that were lost: sent before the last one that was answered, and
+        not answered.
+        """
+        self._process.signal(signal.SIGINT)
+        self._process.wait(10)
+        answered = self.answered()
+        self._process.stop()
+        return sorted(set(range(1, max(answered) + 1)) - set(answered))
+
+
+def _has_address(namespace: Namespace, address: str) -> bool:
+    return f" {address}/" in namespace.ip("-4", "-o", "address")
+
+
+@contextmanager
+def pinging(fabric: Fabric, *paths: str) -> Iterator[dict[str, list[int]]]:
+    """Ping along connections (`c1`) all the while; afterwards the dict says what was lost.
+
+    It begins and ends with a ping that is answered.
+    """
+    lost: dict[str, list[int]] = {}
+    running = {path: Pings(fabric, *PATHS[path], n) for n, path in enumerate(paths)}
+    with ExitStack() as stack:
+        for path, pings in running.items():
+            stack.callback(lambda p=path, q=pings: lost.update({p: q.stop()}))
+        for pings in running.values():
+            pings.wait_answer()
+        yield lost
+        for pings in running.values():
+            pings.wait_answer()
+
+
+@contextmanager
+def no_ping_lost(fabric: Fabric, *paths: str) -> Iterator[None]:
+    """Along these connections every single ping is answered meanwhile."""
+    with pinging(fabric, *paths) as lost:
+        yield
+    assert lost == {path: [] for path in paths}

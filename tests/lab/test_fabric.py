@@ -1,0 +1,245 @@
+"""The whole fabric, real in every part, as its operator and its pods see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab.demo import PATHS
+from lab.fabric import RECORDS, UNDERLAY, Fabric
+from lab.process import wait_until
+from tests.lab.observe import (
+    SOON,
+    get,
+    ike,
+    look_again,
+    metrics,
+    no_ping_lost,
+    sas,
+    session,
+    wait_peers,
+    wait_status,
+)
+
+PEERS = {
+    "node1": {"edge2", "edge3"},
+    "edge2": {"node1", "edge3"},
+    "edge3": {"node1", "edge2"},
+}
+
+nodes = pytest.mark.parametrize("name", PEERS)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_pods_talk_both_ways(fabric: Fabric, path: str) -> None:
+    one, other = PATHS[path]
+    assert fabric.ping(one, other) == 0
+    assert fabric.ping(other, one) == 0
+
+
+@nodes
+def test_a_converged_node_has_nothing_to_do_and_says_so_everywhere(
+    fabric: Fabric, name: str
+) -> None:
+    assert fabric.fabricctl(name, "plan") == "nothing to do\n"
+    assert get(fabric, name, "/readyz") == (200, "ok\n")
+    assert get(fabric, name, "/healthz") == (200, "ok\n")
+    status = fabric.status(name)
+    assert {peer["name"]: peer["state"] for peer in status["peers"]} == dict.fromkeys(
+        PEERS[name], "up"
+    )
+    assert (status["node"], status["synced"]) == (name, True)
+    assert (status["rejected"], status["warnings"], status["held"]) == ([], [], [])
+    seen = metrics(fabric, name)
+    assert {s: v for s, v in seen.items() if s.startswith("fabricd_tunnel_up")} == {
+        f'fabricd_tunnel_up{{peer="{peer}"}}': 1.0 for peer in PEERS[name]
+    }
+    assert seen["fabricd_source_synced"] == 1
+    assert seen['fabricd_records{kind="node"}'] == 3
+
+
+@nodes
+def test_its_status_stands_in_the_store_for_as_long_as_it_lives(fabric: Fabric, name: str) -> None:
+    def published() -> dict[str, object]:
+        answer = json.loads(fabric.etcd.ctl("get", f"/fabric/status/{name}", "-w", "json"))
+        [found] = answer["kvs"]
+        return dict(found)
+
+    status = json.loads(fabric.etcd.get(f"/fabric/status/{name}"))
+    lease = f"{published()['lease']:x}"
+    assert {peer["name"] for peer in status["peers"]} == PEERS[name]
+    assert "remaining" in fabric.etcd.ctl("lease", "timetolive", lease)
+
+
+def take_from_edge3(fabric: Fabric) -> None:
+    fabric.put_record("edge3", {**RECORDS["edge3"], "community": ""})
+
+
+def give_to_edge3(fabric: Fabric) -> None:
+    fabric.put_record("edge3", RECORDS["edge3"])
+
+
+def take_the_record(fabric: Fabric) -> None:
+    fabric.etcd.delete("/fabric/communities/app2")
+
+
+def give_the_record(fabric: Fabric) -> None:
+    fabric.etcd.put("/fabric/communities/app2", {"members": ["edge2", "edge3"]})
+
+
+@pytest.fixture
+def together_by_record(fabric: Fabric) -> Iterator[None]:
+    """What edge2 and edge3 share is a community's record instead of a token in their own."""
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        give_the_record(fabric)
+        for name in ("edge2", "edge3"):
+            fabric.put_record(name, {**RECORDS[name], "community": ""})
+        for name in ("edge2", "edge3"):
+            wait_status(fabric, name, "shares app2 alone", lambda seen: shared(seen) == ["app2"])
+    yield
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        for name in ("edge2", "edge3"):
+            fabric.put_record(name, RECORDS[name])
+        for name in ("edge2", "edge3"):
+            wait_status(fabric, name, "shares app1", lambda seen: "app1" in shared(seen))
+        take_the_record(fabric)
+        fabric.wait_converged()
+
+
+def shared(status: dict[str, Any]) -> list[str]:
+    """The communities because of which an edge has edges for peers."""
+    return [c for peer in status["peers"] if peer["role"] == "edge" for c in peer["communities"]]
+
+
+Change = Callable[[Fabric], None]
+
+
+def lose_and_regain_c2(fabric: Fabric, take: Change, give: Change) -> None:
+    with no_ping_lost(fabric, "c1", "c3"):
+        take(fabric)
+        wait_peers(fabric, "edge2", "node1")
+        wait_peers(fabric, "edge3", "node1")
+        one, other = PATHS["c2"]
+        assert fabric.ping(one, other) == fabric.ping(other, one) == 3
+
+        give(fabric)
+        for name in PEERS:
+            wait_peers(fabric, name, *PEERS[name])
+        assert fabric.ping(one, other) == fabric.ping(other, one) == 0
+
+
+def test_a_community_taken_from_a_node_stops_their_connection_and_no_other(
+    fabric: Fabric,
+) -> None:
+    lose_and_regain_c2(fabric, take_from_edge3, give_to_edge3)
+
+
+def test_so_does_a_community_s_record(fabric: Fabric, together_by_record: None) -> None:
+    lose_and_regain_c2(fabric, take_the_record, give_the_record)
+
+
+def test_one_more_subnet_is_one_more_child_and_disturbs_no_other(fabric: Fabric) -> None:
+    gateway = fabric.namespaces["node1"]
+    # charon's userspace ESP wants an address of the gateway in each of its subnets.
+    gateway.ip("address", "add", "10.234.0.1/24", "dev", "cni0")
+    before = {edge: sas(fabric.nodes[edge].charon) for edge in ("edge2", "edge3")}
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        more = [*RECORDS["node1"]["subnets"], "10.234.0.0/24"]
+        fabric.put_record("node1", {**RECORDS["node1"], "subnets": more})
+        for edge in before:
+            wait_until(
+                lambda edge=edge: len(_to_gateway(fabric, edge)) == 2,
+                f"{edge} has two CHILD_SAs with the gateway",
+                SOON,
+            )
+        fabric.wait_converged()
+        assert fabric.ping("pod-edge2", "pod-node1") == 0
+        assert fabric.namespaces["pod-edge2"].lost("10.234.0.1") == 0
+        for edge, earlier in before.items():
+            for sa, children in earlier.items():
+                assert set(children) <= set(sas(fabric.nodes[edge].charon)[sa])
+
+        fabric.put_record("node1", RECORDS["node1"])
+        for edge in before:
+            wait_until(
+                lambda edge=edge: sas(fabric.nodes[edge].charon) == before[edge],
+                f"{edge} has the SAs that it had",
+                SOON,
+            )
+    gateway.ip("address", "delete", "10.234.0.1/24", "dev", "cni0")
+    fabric.wait_converged()
+
+
+def _to_gateway(fabric: Fabric, edge: str) -> list[str]:
+    found = sas(fabric.nodes[edge].charon)
+    return [child for sa, children in found.items() for child in children if "node1" in sa]
+
+
+def test_a_second_ike_sa_made_by_the_responder_does_not_last_and_takes_no_packet_with_it(
+    fabric: Fabric,
+) -> None:
+    node1, edge2 = fabric.nodes["node1"], fabric.nodes["edge2"]
+    before = sas(edge2.charon)
+    [child] = [c.split()[0] for c in ike(node1.charon)["conns"]["fabric-edge2"]["children"]]
+    with no_ping_lost(fabric, "c1", "c2", "c3"), session(node1.charon) as asked:
+        # As it stands, the responder's connection does not know where its peer is.
+        asked.load_conn({"fabric-edge2": towards_edge2(fabric, child)})
+        list(asked.initiate({"ike": "fabric-edge2", "child": child, "timeout": 10_000}))
+        for node in (node1, edge2):
+            wait_until(lambda n=node: len(sas(n.charon)) == 2, "one IKE_SA a peer is left", SOON)
+        assert sas(edge2.charon) != before
+        # This connection is none of fabricd's any more.
+        asked.unload_conn({"name": "fabric-edge2"})
+        look_again(fabric, "node1")
+        fabric.wait_converged()
+
+
+def towards_edge2(fabric: Fabric, child: str) -> dict[str, Any]:
+    """node1's connection to edge2, as an initiator would have it."""
+    return {
+        "version": "2",
+        "remote_addrs": [UNDERLAY["edge2"]],
+        "proposals": ["aes128gcm16-prfsha256-ecp256"],
+        "local": {
+            "auth": "pubkey",
+            "id": "C=CN, O=StrongSwan, CN=node1",
+            "certs": [(fabric.run / "pki/node1.crt").read_bytes()],
+        },
+        "remote": {"auth": "pubkey", "id": "C=CN, O=StrongSwan, CN=edge2"},
+        "children": {
+            child: {
+                "local_ts": RECORDS["node1"]["subnets"],
+                "remote_ts": RECORDS["edge2"]["subnets"],
+                "esp_proposals": ["aes128gcm16"],
+            }
+        },
+    }
+
+
+def test_a_sudden_loss_of_most_nodes_is_held_until_it_is_confirmed(fabric: Fabric) -> None:
+    held = ["/fabric/nodes/edge2", "/fabric/nodes/edge3"]
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        fabric.etcd.delete("/fabric/nodes/edge", "--prefix")
+        for name in PEERS:
+            document = wait_status(fabric, name, "holds the loss", lambda seen: seen["held"])
+            assert document["held"] == held
+            assert "fabricctl confirm" in document["warnings"][0]
+            assert metrics(fabric, name)["fabricd_records_held"] == 2
+            assert fabric.fabricctl(name, "plan") == "nothing to do\n"
+            wait_peers(fabric, name, *PEERS[name])
+
+    assert "nodes/edge2: its loss is obeyed" in fabric.fabricctl("node1", "confirm")
+    wait_peers(fabric, "node1")
+    assert fabric.fabricctl("node1", "confirm") == "nothing is held\n"
+    assert sas(fabric.nodes["node1"].charon) == {}
+    assert fabric.ping("pod-edge2", "pod-node1") == 3
+    assert fabric.ping("pod-edge2", "pod-edge3") == 0
+
+    for name in ("edge2", "edge3"):
+        fabric.put_record(name, RECORDS[name])
+    fabric.wait_converged()
+    assert all(fabric.status(name)["held"] == [] for name in PEERS)
+    fabric.wait_ping("pod-edge2", "pod-node1")
