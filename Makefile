@@ -32,7 +32,7 @@ lint: setup ## Style, types and the floors between the packages
 	$(bin)/lint-imports
 
 bench: setup ## The benchmarks
-	$(bin)/pytest tests/bench $(ARGS)
+	@PYTHONPATH=contrib:tests $(bin)/python -m bench $(ARGS)
 
 constraints: ## Resolve the dependencies anew, with hashes
 	@contrib/constraints.sh

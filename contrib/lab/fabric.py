@@ -26,78 +26,9 @@ from lab.etcd import Etcd
 from lab.netns import Namespace, veth
 from lab.pki import Authority, KeyType
 from lab.process import CommandError, LabError, Process, wait_until
+from lab.topology import CONFIG, PODS, RECORDS, UNDERLAY, Pod, Record, communities, find_pod
 
-Record = Mapping[str, Any]
-
-CONFIG = """\
-[node]
-name = "{name}"
-[store]
-type = "etcd"
-endpoints = ["{etcd}"]
-state_dir = "{run}/{name}.state"
-[ike]
-socket = "{vici}"
-ca = ["{ca}"]
-cert = "{cert}"
-key = "{key}"
-[kernel]
-bridge = "br-edge"
-[fabric]
-networks = ["2.0.0.0/8"]
-[http]
-listen = "127.0.0.1:9815"
-[control]
-socket = "{run}/{name}.sock"
-"""
-
-
-@dataclass(frozen=True)
-class Pod:
-    """A pod: a namespace behind a bridge of its node."""
-
-    name: str
-    node: str
-    address: str
-    """With prefix length."""
-    gateway: str
-    bridge: str
-
-    @property
-    def ip(self) -> str:
-        return self.address.partition("/")[0]
-
-
-UNDERLAY = {
-    "node1": "10.20.8.141",
-    "node2": "10.20.8.142",
-    "edge2": "10.20.8.4",
-    "edge3": "10.20.8.12",
-}
-
-RECORDS: Mapping[str, Record] = {
-    "node1": {"role": "cloud", "endpoint": UNDERLAY["node1"], "subnets": ["10.233.0.0/16"]},
-    "edge2": {
-        "role": "edge",
-        "endpoint": UNDERLAY["edge2"],
-        "subnets": ["2.2.2.0/27"],
-        "community": "app1",
-    },
-    "edge3": {
-        "role": "edge",
-        "endpoint": UNDERLAY["edge3"],
-        "subnets": ["2.2.2.32/27"],
-        "community": "app1",
-    },
-}
-"""The node records, by node: the nodes that run fabricd."""
-
-PODS = (
-    Pod("pod-node1", "node1", "10.233.96.2/24", "10.233.96.1", "cni0"),
-    Pod("pod-node2", "node2", "10.233.90.3/24", "10.233.90.1", "cni0"),
-    Pod("pod-edge2", "edge2", "2.2.2.2/27", "2.2.2.1", "br-edge"),
-    Pod("pod-edge3", "edge3", "2.2.2.34/27", "2.2.2.33", "br-edge"),
-)
+__all__ = ["PODS", "RECORDS", "UNDERLAY", "Fabric", "FabricNode", "Pod", "Record"]
 
 
 @dataclass
@@ -323,7 +254,10 @@ class Fabric:
             if other != name
             and (
                 {mine["role"], record["role"]} == {"edge", "cloud"}
-                or (mine["role"] == record["role"] == "edge" and _tokens(mine) & _tokens(record))
+                or (
+                    mine["role"] == record["role"] == "edge"
+                    and communities(mine) & communities(record)
+                )
             )
         }
 
@@ -337,7 +271,7 @@ class Fabric:
 
     def ping(self, source: str, target: str, count: int = 3) -> int:
         """How many of `count` pings between two pods, by name or address, are lost."""
-        return self.namespaces[_pod(source).name].lost(_pod(target).ip, count)
+        return self.namespaces[find_pod(source).name].lost(find_pod(target).ip, count)
 
     def wait_ping(self, source: str, target: str, timeout: float = 20) -> None:
         """Until a ping between two pods is answered."""
@@ -353,16 +287,3 @@ class Fabric:
         """The ends of all logs."""
         processes = [p for node in self.nodes.values() for p in node.processes]
         return "\n".join(process.tail(lines) for process in processes)
-
-
-def _pod(text: str) -> Pod:
-    for pod in PODS:
-        if text in {pod.name, pod.ip}:
-            return pod
-    raise LabError(f"{text} is no pod; there are {', '.join(pod.name for pod in PODS)}")
-
-
-def _tokens(record: Record) -> set[str]:
-    community = record.get("community", "")
-    listed = community.split(";") if isinstance(community, str) else community
-    return {token.strip() for token in listed if token.strip()}

@@ -31,7 +31,10 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmp /run
 mkdir -p /dev/net /run/host
-mount -t hostfs -o hostfs={shared} host /run/host || mount -t hostfs -o {shared} host /run/host || exit
+# The option got its name in 6.10.
+shared={shared}
+mount -t hostfs -o hostfs="$shared" host /run/host ||
+    mount -t hostfs -o "$shared" host /run/host || exit
 mkdir -p /run/uml/lib
 ln -s /usr/lib/uml/modules /run/uml/lib/modules
 printf '#!/bin/sh\nexec modprobe -d /run/uml "$@"\n' >/run/uml/modprobe

@@ -58,17 +58,7 @@ def plan(
 
 def plan_document(actions: Sequence[Action]) -> dict[str, Any]:
     """Actions as the daemon shows them."""
-    return {
-        "actions": [
-            {
-                "kind": action.kind.value,
-                "target": action.target,
-                "disruption": action.disruption.value,
-                "reason": action.reason,
-            }
-            for action in actions
-        ]
-    }
+    return {"actions": [action.document() for action in actions]}
 
 
 def plan_text(actions: Sequence[Mapping[str, str]]) -> str:

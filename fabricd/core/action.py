@@ -93,6 +93,15 @@ class Action:
         """Kind and target: what tells an action from the others of its plan."""
         return f"{self.kind.value} {self.target}"
 
+    def document(self) -> dict[str, str]:
+        """The action in the documents of plans."""
+        return {
+            "kind": self.kind.value,
+            "target": self.target,
+            "disruption": self.disruption.value,
+            "reason": self.reason,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -209,23 +209,19 @@ class Daemon:
             await trio.sleep(PUBLISH_PAUSE)
 
     def _http_routes(self) -> Routes:
-        return serve.http_routes(self._metrics, self._stuck, self._not_ready)
+        return serve.http_routes(
+            self._metrics, self._reconciler.refresh, self._stuck, self._not_ready
+        )
 
     def _control_routes(self) -> Routes:
-        return serve.control_routes(self.status, self._plan, self._confirm)
+        return serve.control_routes(self._fresh_status, self._plan, self._confirm)
+
+    async def _fresh_status(self) -> dict[str, Any]:
+        await self._reconciler.refresh()
+        return self.status()
 
     async def _plan(self) -> dict[str, Any]:
-        return {
-            "actions": [
-                {
-                    "kind": action.kind.value,
-                    "target": action.target,
-                    "disruption": action.disruption.value,
-                    "reason": action.reason,
-                }
-                for action in await self._reconciler.fresh_plan()
-            ]
-        }
+        return {"actions": [a.document() for a in await self._reconciler.fresh_plan()]}
 
     def _confirm(self) -> tuple[str, ...]:
         keys = self._reconciler.confirm()

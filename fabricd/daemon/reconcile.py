@@ -50,6 +50,9 @@ PATIENCE: Final = 5
 them, `PAUSE` seconds at most."""
 PAUSE: Final = 5.0
 
+FRESH: Final = 1.0
+"""Seconds: who asks for the status gets one of this age, and does not wait longer for it."""
+
 BOOT_GRACE: Final = 3.0
 """Seconds that the store gets to answer before the snapshot on disk is acted upon."""
 
@@ -117,6 +120,8 @@ class Reconciler:
         self._retry = RETRY[0]
         self._streak = 0
         self._sweep_at = 0.0
+        self._ike_seen_at = -FRESH
+        self._turned = trio.Event()
         empty = rib.in_force()
         self.picture = Picture(empty, desired({}, {}, around))
         self._derived_from: tuple[InForce, Surroundings] | None = None
@@ -155,6 +160,15 @@ class Reconciler:
         """Look at everything."""
         self._kernel_stale = self._ike_stale = True
         self._wakeup.poke(why)
+
+    async def refresh(self) -> None:
+        """Let the picture of charon be at most `FRESH` seconds old, if charon answers in time."""
+        if self._clock() - self._ike_seen_at < FRESH:
+            return
+        turned = self._turned
+        self.charon_changed("somebody asks")
+        with trio.move_on_after(FRESH):
+            await turned.wait()
 
     def confirm(self) -> tuple[str, ...]:
         """Obey the losses that are held; returns their keys."""
@@ -273,6 +287,8 @@ class Reconciler:
             self._changed = changed | self._changed  # still news to the part that was not seen
         self._forget_peers(initiator)
         picture.passes += 1
+        self._turned.set()
+        self._turned = trio.Event()
         done = {causes[o.action.name] for o in outcomes if o.error is None}
         return PassResult(
             acted=bool(done),
@@ -295,6 +311,7 @@ class Reconciler:
             self._ike_stale = False
             try:
                 picture.ike = await self._charon.observe()
+                self._ike_seen_at = self._clock()
                 self._userspace_esp = picture.ike.userspace_esp
                 self.traffic.update(picture.ike)
                 self._mend("charon")

@@ -27,11 +27,17 @@ log = structlog.get_logger()
 
 
 def http_routes(
-    metrics: Metrics, health: Callable[[], str], not_ready: Callable[[], tuple[str, ...]]
+    metrics: Metrics,
+    refresh: Callable[[], Awaitable[None]],
+    health: Callable[[], str],
+    not_ready: Callable[[], tuple[str, ...]],
 ) -> Routes:
-    """`health` gives why the daemon is stuck, or ""; `not_ready` why it can't do its work."""
+    """`refresh` brings counters up to date; `health` gives why the daemon is stuck, or "";
+    `not_ready` why it can't do its work.
+    """
 
     async def get_metrics(request: Request) -> Response:
+        await refresh()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body: bytes = encode(metrics.registry)
         return Response(200, body, content_type)
@@ -54,14 +60,14 @@ def http_routes(
 
 
 def control_routes(
-    status: Callable[[], Mapping[str, Any]],
+    status: Callable[[], Awaitable[Mapping[str, Any]]],
     plan: Callable[[], Awaitable[Mapping[str, Any]]],
     confirm: Callable[[], tuple[str, ...]],
 ) -> Routes:
     """The control socket's answers, all JSON."""
 
     async def get_status(_: Request) -> Response:
-        return _json(status())
+        return _json(await status())
 
     async def get_plan(_: Request) -> Response:
         return _json(await plan())

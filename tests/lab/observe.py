@@ -21,12 +21,12 @@ from lab.charon import Charon
 from lab.demo import PATHS
 from lab.fabric import Fabric
 from lab.netns import Namespace
-from lab.process import CommandError, Process, wait_until
+from lab.process import CommandError, Process, spawn, wait_until
 
 INTERVAL: Final = 0.02
 """Seconds between two pings."""
 
-SOON: Final = 60
+SOON: Final = int(__import__("os").environ.get("SOON","30"))
 """Seconds in which anything happens that a test waits for, however slow the machine is."""
 
 # ---------------------------------------------------------------- kernel
@@ -237,16 +237,19 @@ class Pings:
 
     def __init__(self, fabric: Fabric, source: str, target: str, number: int) -> None:
         self.path = f"{source} to {target}"
-        self._log = fabric.run / f"ping-{time.monotonic_ns()}-{number}.log"
+        folder = fabric.run / "pings"
+        folder.mkdir(exist_ok=True)
         namespace = next(
             space for space in fabric.namespaces.values() if _has_address(space, source)
         )
-        argv = ("ping", "-n", "-i", str(INTERVAL), target)
-        self._process: Process = namespace.popen(*argv, name=self._log.stem)
+        argv = namespace.inside("ping", "-n", "-i", str(INTERVAL), target)
+        self._process: Process = spawn(
+            *argv, run=folder, name=f"{time.monotonic_ns()}-{number}"
+        )
 
     def answered(self) -> list[int]:
         """Numbers of the pings that were answered so far."""
-        text = self._log.read_text(encoding="utf-8", errors="replace")
+        text = self._process.log.read_text(encoding="utf-8", errors="replace")
         return [int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", text)]
 
     def wait_answer(self) -> None:

@@ -135,7 +135,6 @@ DRIFTS = (
         "edge2",
         ip("link set br-edge down"),
         "link",
-        "route",
         flows="c3",
     ),
     drift(
@@ -143,10 +142,9 @@ DRIFTS = (
         "edge2",
         ip("address delete 2.2.2.1/27 dev br-edge"),
         "address",
-        "route",
         flows="c3",
     ),
-    drift("the bridge deleted", "edge2", delete_bridge, "link", "address", "route", flows="c3"),
+    drift("the bridge deleted", "edge2", delete_bridge, "link", "address", flows="c3"),
     drift("the dead end deleted", "edge2", ip("link delete fabric0"), "link", flows="c1 c2 c3"),
     drift("forwarding switched off", "edge2", forwarding_off, "sysctl", flows="c3", told=False),
     drift(
@@ -173,8 +171,8 @@ DRIFTS = (
         told=False,
     ),
     drift("the private key unloaded", "edge2", unload_key, "key", flows="c1 c2 c3", told=False),
-    drift("an IKE_SA terminated", "edge2", terminate, "child", flows="c2 c3"),
-    drift("a CHILD_SA terminated", "edge2", terminate_child, "child", flows="c2 c3"),
+    drift("an IKE_SA terminated", "edge2", terminate, flows="c2 c3"),
+    drift("a CHILD_SA terminated", "edge2", terminate_child, flows="c2 c3"),
     drift(
         "the responder's connection unloaded",
         "node1",
@@ -242,6 +240,7 @@ def state(fabric: Fabric) -> dict[str, Any]:
     return {
         name: {
             "kernel": kernel(node.namespace, indexes=False),
+            "forwarding": node.namespace.run("sysctl", "-n", "net.ipv4.ip_forward"),
             "charon": ike(node.charon),
             "sas": {sa.split()[0]: len(children) for sa, children in sas(node.charon).items()},
         }
@@ -259,7 +258,6 @@ def test_drift_is_repaired_and_counted_and_disturbs_nobody_else(
     with no_ping_lost(fabric, *drift.flows):
         drift.by_hand(fabric.nodes[drift.node])
         if not drift.told:
-            assert state(fabric) != before
             look_again(fabric, drift.node)
         for kind, earlier in repairs.items():
             wait_until(

@@ -164,6 +164,33 @@ def changes(draw: st.DrawFn) -> tuple[World, World]:
 
 
 @st.composite
+def handovers(draw: st.DrawFn) -> tuple[Machine, World]:
+    """An edge whose subnets move from one gateway to another."""
+    identity = draw(identities)
+    around = Surroundings("edge1", (Prefix("2.0.0.0/8"),), "br-edge", identity=identity)
+
+    def records() -> tuple[Put, ...]:
+        gateway = st.fixed_dictionaries(
+            {
+                "role": st.just("cloud"),
+                "subnets": _subnets(CLOUD_SUBNETS[:2]),
+                "endpoint": st.just("gw.example.net"),
+                "priority": st.sampled_from([50, 100]),
+            }
+        )
+        edge = {"subnets": ["2.2.2.0/27"], "endpoint": draw(st.sampled_from(ENDPOINTS[:4]))}
+        names = draw(st.lists(st.sampled_from(GATEWAYS), min_size=1, unique=True))
+        puts = (Put(f"nodes/{name}", _json(draw(gateway))) for name in names)
+        return Put("nodes/edge1", _json(edge)), *puts
+
+    machine = Machine()
+    machine.settle(machine.desire(in_force(records()), around))
+    if draw(st.booleans()):
+        _past_sas(draw, machine)
+    return machine, World(in_force(records()), around)
+
+
+@st.composite
 def scenes(draw: st.DrawFn) -> tuple[Machine, World]:
     """A machine, and the world that it is in now: it may be new to it, or settled on the world
     as it was before, or on quite another one; with junk on top or without.
@@ -229,7 +256,10 @@ def _own_junk(draw: st.DrawFn, machine: Machine) -> None:
         kernel.routes = {k: item for k, item in kernel.routes.items() if item[1].link != name}
     for name in list(kernel.links):
         for text in draw(
-            st.lists(st.sampled_from(["2.2.2.1/27", "2.2.2.33/27", "fd00:2::1/64"]), max_size=1)
+            st.lists(
+                st.sampled_from(["2.2.2.1/27", "2.2.2.33/27", "fd00:2::1/64", "10.233.0.1/32"]),
+                max_size=1,
+            )
         ):
             kernel.addresses.setdefault((name, text), IfAddress(name, text, NUMBER))
     up = sorted(name for name, link in kernel.links.items() if link.up)
@@ -264,6 +294,8 @@ def _own_junk(draw: st.DrawFn, machine: Machine) -> None:
 def _past_sas(draw: st.DrawFn, machine: Machine) -> None:
     """SAs that peers brought up, that are doubled, narrowed, rekeying, of an older set-up."""
     charon = machine.charon
+    if draw(st.booleans()):
+        charon.sas.append(IkeSa(charon.next_id(), "fabric-gone", "ESTABLISHED", initiator=False))
     for conn in [c for n, c in sorted(charon.conns.items()) if n.startswith("fabric-")]:
         pairs = [*sorted(conn.children), Child(Prefix("2.2.2.0/27"), Prefix("7.7.7.0/24"))]
         for _ in range(draw(st.integers(0, 2))):

@@ -9,7 +9,7 @@ from fabricd.core.action import Disruption, Kind
 from fabricd.core.desired import NOTHING, DesiredState
 from fabricd.core.sas import installed
 from fabricd.core.state import Child
-from tests.property.strategies import World, scenes
+from tests.property.strategies import World, handovers, scenes
 from tests.property.world import Machine
 
 Scene = tuple[Machine, World]
@@ -106,7 +106,7 @@ def _still_asked_for(want: DesiredState, machine: Machine) -> frozenset[Child]:
     return asked & frozenset(child for pairs in up for child in pairs)
 
 
-@given(scenes(), st.data())
+@given(st.one_of(scenes(), handovers()), st.data())
 def test_the_new_is_made_before_the_old_is_broken(scene: Scene, data: st.DataObject) -> None:
     """Whichever peers answer, what a tunnel carries that stays is carried at every moment."""
     machine, world = scene

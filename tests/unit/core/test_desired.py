@@ -1,0 +1,272 @@
+"""From records in force to one node's kernel and charon."""
+
+from __future__ import annotations
+
+from fabricd.core.action import Tunnel
+from fabricd.core.desired import (
+    NOTHING,
+    DesiredState,
+    Identity,
+    Surroundings,
+    desired,
+    local_addresses,
+    tunnel_link,
+)
+from fabricd.core.events import Listed, Put
+from fabricd.core.ownership import NUMBER
+from fabricd.core.plan import describe_route
+from fabricd.core.rib import Rib
+from fabricd.core.state import IfAddress, KernelState, Link, Rule, Sysctl
+from fabricd.model import Address, Prefix
+
+IDENTITY = Identity(frozenset({"fabric-ca-1"}), "key1", "digest1")
+
+EDGE1 = b'{"subnets": ["2.2.2.0/27", "2.2.2.96/27"], "endpoint": "10.20.8.4", "community": "a"}'
+EDGE2 = b'{"subnets": ["2.2.2.32/27"], "community": "a"}'
+EDGE3 = b'{"subnets": ["2.2.2.64/27"], "endpoint": "10.20.8.6"}'
+GATEWAY = b'{"role": "cloud", "subnets": ["10.233.0.0/16"], "endpoint": "gw.example.net"}'
+SEED = {"edge1": EDGE1, "edge2": EDGE2, "edge3": EDGE3, "gw": GATEWAY}
+
+
+def state_of(
+    name: str,
+    records: dict[str, bytes] = SEED,
+    networks: tuple[str, ...] = ("2.0.0.0/8",),
+    link: str = "fabric0",
+    local: tuple[str, ...] = (),
+    identity: Identity | None = IDENTITY,
+) -> DesiredState:
+    rib = Rib("CN={name}")
+    rib.apply(Listed(tuple(Put(f"nodes/{n}", value) for n, value in records.items())), 0)
+    assert not rib.in_force().rejected
+    around = Surroundings(
+        name,
+        tuple(map(Prefix, networks)),
+        "br-edge",
+        link,
+        tuple(map(Address, local)),
+        identity,
+    )
+    return desired(rib.in_force().nodes, rib.in_force().communities, around)
+
+
+def routes(state: DesiredState) -> set[str]:
+    return {describe_route(route) for route in state.kernel.routes.values()}
+
+
+# ---------------------------------------------------------------- an edge
+
+
+def test_the_kernel_of_an_edge() -> None:
+    state = state_of("edge1")
+    assert state.kernel.links == {
+        "fabric0": Link("fabric0", "bridge", up=True, alias="fabricd"),
+        "br-edge": Link("br-edge", "bridge", up=True, alias="fabricd"),
+    }
+    assert set(state.kernel.addresses.values()) == {
+        IfAddress("br-edge", "2.2.2.1/27", NUMBER),
+        IfAddress("br-edge", "2.2.2.97/27", NUMBER),
+    }
+    assert routes(state) == {
+        # Its own pods: as the main table says.
+        "throw 2.2.2.0/27 table 198 metric 10000",
+        "throw 2.2.2.96/27 table 198 metric 10000",
+        # To peers: from an address that fits the traffic selectors.
+        "2.2.2.32/27 dev fabric0 src 2.2.2.1 table 198 metric 100",
+        "10.233.0.0/16 dev fabric0 src 2.2.2.1 table 198 metric 100",
+        # Everything else of the fabric, and the gateway's subnets when its route is gone.
+        "unreachable 2.0.0.0/8 table 198 metric 10000",
+        "unreachable 10.233.0.0/16 table 198 metric 10000",
+    }
+    assert set(state.kernel.rules.values()) == {Rule(4, 198, 198)}
+    assert set(state.kernel.sysctls.values()) == {Sysctl("net/ipv4/ip_forward", "1")}
+
+
+def test_charon_of_an_edge() -> None:
+    state = state_of("edge1")
+    assert state.ike
+    assert state.authorities == {"fabric-ca-1"}
+    assert state.keys == {"key1"}
+    assert list(state.conns) == ["fabric-edge2", "fabric-gw"]
+    to_gateway = state.conns["fabric-gw"]
+    assert (to_gateway.local_id, to_gateway.remote_id) == ("CN=edge1", "CN=gw")
+    assert to_gateway.remote_addrs == ("gw.example.net",)
+    digest = to_gateway.digest
+    assert state.tunnels["fabric-gw"] == (
+        Tunnel("fabric-gw", f"2.2.2.0/27-10.233.0.0/16-{digest}"),
+        Tunnel("fabric-gw", f"2.2.2.96/27-10.233.0.0/16-{digest}"),
+    )
+    # edge2 has no endpoint: it comes from wherever it is, and initiates.
+    assert state.conns["fabric-edge2"].remote_addrs == ("%any",)
+    assert state.tunnels["fabric-edge2"] == ()
+
+
+def test_a_peer_that_moves_changes_nothing_where_it_does_not_initiate() -> None:
+    moved = SEED | {"edge1": EDGE1.replace(b"10.20.8.4", b"10.20.9.9")}
+    assert state_of("gw", moved).conns == state_of("gw").conns
+    digests = [state_of("edge2", r).conns["fabric-edge1"].digest for r in (SEED, moved)]
+    assert digests[0] != digests[1]
+
+
+def test_the_digest_covers_everything_but_the_children() -> None:
+    digest = state_of("edge1").conns["fabric-gw"].digest
+    more = SEED | {"gw": GATEWAY.replace(b'"10.233', b'"10.96.0.0/12", "10.233')}
+    assert state_of("edge1", more).conns["fabric-gw"].digest == digest
+    for other in (
+        state_of("edge1", identity=Identity(frozenset({"fabric-ca-1"}), "key1", "digest2")),
+        state_of("edge1", SEED | {"gw": GATEWAY[:-1] + b', "identity": "CN=door"}'}),
+        state_of("edge1", SEED | {"edge1": EDGE1[:-1] + b', "identity": "CN=me"}'}),
+        state_of("edge1", SEED | {"gw": GATEWAY.replace(b"gw.ex", b"gw2.ex")}),
+    ):
+        assert other.conns["fabric-gw"].digest != digest
+
+
+def test_without_a_common_family_there_is_no_connection() -> None:
+    records = SEED | {"gw": GATEWAY.replace(b"10.233.0.0/16", b"fd00:c::/48")}
+    state = state_of("edge3", records)
+    assert state.conns == {}
+    assert state.peerings[0].obstacle
+    assert "unreachable fd00:c::/48 table 198 metric 10000" in routes(state)
+
+
+def test_a_gateway_that_stands_by_gets_an_ike_sa_alone() -> None:
+    records = SEED | {"gw2": GATEWAY[:-1] + b', "priority": 200}'}
+    state = state_of("edge3", records)
+    assert state.tunnels["fabric-gw"] == (Tunnel("fabric-gw", ""),)
+    assert state.carried["fabric-gw"] == frozenset()
+    assert state.conns["fabric-gw"].children == state.conns["fabric-gw2"].children
+    (tunnel,) = state.tunnels["fabric-gw2"]
+    assert tunnel.child.startswith("2.2.2.64/27-10.233.0.0/16-")
+
+
+def test_ipv6_beside_ipv4() -> None:
+    records = {
+        "edge1": b'{"subnets": ["2.2.2.0/27", "fd00:2::/64"], "endpoint": "2001:db8::4"}',
+        "gw": b'{"role": "cloud", "subnets": ["10.233.0.0/16", "fd00:c::/48"], "endpoint": "g"}',
+    }
+    state = state_of("edge1", records)
+    assert ("br-edge", "fd00:2::1/64") in state.kernel.addresses
+    assert routes(state) >= {
+        "fd00:c::/48 dev fabric0 src fd00:2::1 table 198 metric 100",
+        "unreachable fd00:c::/48 table 198 metric 10000",
+        "throw fd00:2::/64 table 198 metric 10000",
+    }
+    assert set(state.kernel.rules) == {(4, 198), (6, 198)}
+    assert set(state.kernel.sysctls) == {"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"}
+    assert len(state.tunnels["fabric-gw"]) == 2
+
+
+def test_small_subnets_have_a_first_host_too() -> None:
+    records = {"edge1": b'{"subnets": ["2.2.2.4/31", "2.2.2.9/32", "fd00:2::2/127"]}'}
+    assert {address for _, address in state_of("edge1", records).kernel.addresses} == {
+        "2.2.2.4/31",
+        "2.2.2.9/32",
+        "fd00:2::2/127",
+    }
+
+
+def test_a_subnet_outside_of_the_networks_is_refused_by_itself() -> None:
+    records = SEED | {"edge9": b'{"subnets": ["3.3.3.0/27"]}'}
+    assert "unreachable 3.3.3.0/27 table 198 metric 10000" in routes(state_of("edge1", records))
+    assert "throw 3.3.3.0/27 table 198 metric 10000" in routes(state_of("edge9", records))
+
+
+def test_a_network_that_is_just_the_nodes_own_subnet() -> None:
+    state = state_of("edge3", {"edge3": EDGE3}, networks=("2.2.2.64/27",))
+    assert routes(state) == {"throw 2.2.2.64/27 table 198 metric 10000"}
+
+
+def test_charons_own_device_carries_the_tunnels_if_it_does_esp() -> None:
+    assert "10.233.0.0/16 dev ipsec0 src 2.2.2.1 table 198 metric 100" in routes(
+        state_of("edge1", link="ipsec0")
+    )
+
+
+def test_without_credentials_the_kernel_is_closed_and_charon_left_alone() -> None:
+    state = state_of("edge1", identity=None)
+    assert not state.ike
+    assert state.conns == state.tunnels == state.carried == {}
+    assert state.kernel == state_of("edge1").kernel
+
+
+# ---------------------------------------------------------------- a gateway
+
+
+def test_the_kernel_of_a_gateway() -> None:
+    state = state_of("gw", local=("10.20.8.9", "10.233.7.1", "fd00::1"))
+    assert list(state.kernel.links) == ["fabric0"]
+    assert state.kernel.addresses == {}
+    assert routes(state) == {
+        # More specific than the blackhole that Calico's BIRD learns and announces.
+        "2.2.2.0/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
+        "2.2.2.32/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
+        "2.2.2.64/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
+        "2.2.2.96/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
+        "blackhole 2.0.0.0/8 table 254 metric 198",
+    }
+
+
+def test_a_gateway_without_an_address_in_its_subnets() -> None:
+    assert "2.2.2.0/27 dev fabric0 table 198 metric 100" in routes(state_of("gw"))
+
+
+def test_a_gateway_only_responds() -> None:
+    state = state_of("gw")
+    assert list(state.conns) == ["fabric-edge1", "fabric-edge2", "fabric-edge3"]
+    assert all(conn.remote_addrs == ("%any",) for conn in state.conns.values())
+    assert set(state.tunnels.values()) == {()}
+
+
+def test_what_another_gateway_carries_is_not_routed_here() -> None:
+    records = SEED | {"gw2": GATEWAY[:-1] + b', "priority": 200}'}
+    assert routes(state_of("gw", records)) == {"blackhole 2.0.0.0/8 table 254 metric 198"}
+    assert "unreachable 10.233.0.0/16 table 198 metric 10000" not in routes(state_of("gw", records))
+
+
+def test_local_addresses_leaves_out_our_own() -> None:
+    """A route must not take its source from an address that the same plan removes."""
+    ours = [
+        IfAddress("br-edge", "10.233.0.1/16", NUMBER),
+        IfAddress("br-edge", "10.233.0.2/32"),
+        IfAddress("eth0", "10.233.0.3/32", NUMBER),
+    ]
+    theirs = [IfAddress("cali0", "10.233.0.9/32"), IfAddress("eth0", "fd00::1/64")]
+    state = KernelState(
+        links={"br-edge": Link("br-edge", "bridge", up=True, alias="fabricd")},
+        addresses={(a.link, a.address): a for a in ours + theirs},
+    )
+    assert local_addresses(state) == ("10.233.0.9", "fd00::1")
+
+
+# ---------------------------------------------------------------- no record, nothing
+
+
+def test_a_node_without_a_record_is_closed_and_keeps_its_bridge() -> None:
+    state = state_of("stranger")
+    assert state.node is None
+    assert state.peerings == ()
+    assert routes(state) == {
+        "unreachable 2.0.0.0/8 table 198 metric 10000",
+        "unreachable 10.233.0.0/16 table 198 metric 10000",
+    }
+    assert set(state.kernel.rules) == {(4, 198)}
+    assert state.kept_links == {"br-edge"}
+    assert state.kernel.addresses == state.kernel.sysctls == state.conns == {}
+
+
+def test_nothing_is_nothing() -> None:
+    assert NOTHING.kernel == KernelState()
+    assert not NOTHING.conns
+    assert not NOTHING.kept_links
+    assert NOTHING.ike
+
+
+# ---------------------------------------------------------------- where tunnels lead
+
+
+def test_the_tunnel_link() -> None:
+    tun = KernelState(links={"ipsec0": Link("ipsec0", "tun", up=True)})
+    other = KernelState(links={"ipsec0": Link("ipsec0", "dummy", up=True)})
+    assert [tunnel_link(tun, esp) for esp in (True, None, False)] == ["ipsec0", "ipsec0", "fabric0"]
+    assert tunnel_link(other, True) == "fabric0"
+    assert tunnel_link(KernelState(), True) == "fabric0"

@@ -1,0 +1,298 @@
+"""Ordered actions, each with its disruption and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fabricd.core.action import Action, Disruption, Kind
+from fabricd.core.desired import NOTHING, DesiredState, Identity, Surroundings, desired
+from fabricd.core.ownership import NUMBER
+from fabricd.core.plan import ORDER, REMOVALS, foreign_link, plan
+from fabricd.core.state import (
+    Child,
+    Conn,
+    IfAddress,
+    IkeSa,
+    IkeState,
+    KernelState,
+    Link,
+    Route,
+    RouteKind,
+    Rule,
+    Sysctl,
+)
+from fabricd.model import Node, Prefix, Role
+
+EDGE = Node("edge1", Role.EDGE, (Prefix("2.2.2.0/27"),), "CN=edge1", "10.20.8.4")
+GATEWAY = Node("gw", Role.CLOUD, (Prefix("10.233.0.0/16"),), "CN=gw", "10.20.8.9")
+
+AROUND = Surroundings(
+    "edge1",
+    (Prefix("2.0.0.0/8"),),
+    "br-edge",
+    identity=Identity(frozenset({"fabric-ca-1"}), "key1", "d"),
+)
+
+WANT = desired({"edge1": EDGE, "gw": GATEWAY}, {}, AROUND)
+THERE = IkeState(
+    authorities=WANT.authorities,
+    keys=WANT.keys,
+    conns=dict(WANT.conns),
+)
+
+
+def kernel(**changes: object) -> KernelState:
+    """As desired, but for some objects: added, or with None taken away."""
+    parts: dict[str, dict[object, object]] = {
+        part: dict(getattr(WANT.kernel, part))
+        for part in ("links", "addresses", "routes", "rules", "sysctls")
+    }
+    for part, change in changes.items():
+        assert isinstance(change, dict)
+        for key, value in change.items():
+            parts[part].pop(key, None)
+            if value is not None:
+                parts[part][key] = value
+    return KernelState(**parts)  # type: ignore[arg-type] # built from its own fields
+
+
+def short(actions: tuple[Action, ...]) -> list[str]:
+    return [f"{action.kind.value} {action.target}" for action in actions]
+
+
+def steps(state: KernelState, want: DesiredState = WANT, **options: bool) -> list[str]:
+    return short(plan(want, state, None, **options))
+
+
+# ---------------------------------------------------------------- order
+
+
+def test_everything_from_nothing_in_order() -> None:
+    assert short(plan(WANT, KernelState(), IkeState())) == [
+        "sysctl.set net/ipv4/ip_forward=1",
+        "link.add br-edge",
+        "link.add fabric0",
+        "address.add 2.2.2.1/27 dev br-edge",
+        "route.set throw 2.2.2.0/27 table 198 metric 10000",
+        "route.set 10.233.0.0/16 dev fabric0 src 2.2.2.1 table 198 metric 100",
+        "route.set unreachable 10.233.0.0/16 table 198 metric 10000",
+        "route.set unreachable 2.0.0.0/8 table 198 metric 10000",
+        "rule.add 198: from all lookup 198 (IPv4)",
+        "authority.load fabric-ca-1",
+        "key.load key1",
+        "conn.load fabric-gw",
+        f"child.initiate fabric-gw 2.2.2.0/27-10.233.0.0/16-{WANT.conns['fabric-gw'].digest}",
+    ]
+
+
+def test_nothing_from_everything_in_the_reverse_order() -> None:
+    sa = IkeSa(7, "fabric-gw", "ESTABLISHED", initiator=True)
+    actions = plan(NOTHING, kernel(), replace(THERE, sas=(sa,)))
+    assert short(actions) == [
+        "conn.unload fabric-gw",
+        "ike.terminate fabric-gw #7",
+        "authority.unload fabric-ca-1",
+        "rule.remove 198: from all lookup 198 (IPv4)",
+        "route.remove unreachable 10.233.0.0/16 table 198 metric 10000",
+        "route.remove unreachable 2.0.0.0/8 table 198 metric 10000",
+        "route.remove 10.233.0.0/16 dev fabric0 src 2.2.2.1 table 198 metric 100",
+        "route.remove throw 2.2.2.0/27 table 198 metric 10000",
+        "address.remove 2.2.2.1/27 dev br-edge",
+        "link.remove br-edge",
+        "link.remove fabric0",
+    ]
+    assert {action.kind for action in actions} <= REMOVALS
+
+
+def test_new_before_old() -> None:
+    """Another subnet: the old address goes last, when no route has it as its source."""
+    other = replace(EDGE, subnets=(Prefix("2.2.2.32/27"),))
+    want = desired({"edge1": other, "gw": GATEWAY}, {}, AROUND)
+    assert steps(kernel(), want) == [
+        "address.add 2.2.2.33/27 dev br-edge",
+        "route.set throw 2.2.2.32/27 table 198 metric 10000",
+        "route.set 10.233.0.0/16 dev fabric0 src 2.2.2.33 table 198 metric 100",
+        "route.remove throw 2.2.2.0/27 table 198 metric 10000",
+        "address.remove 2.2.2.1/27 dev br-edge",
+    ]
+
+
+def test_the_order_names_every_kind_once() -> None:
+    assert sorted(ORDER) == sorted(Kind)
+
+
+def test_what_is_right_is_left_alone() -> None:
+    assert steps(kernel()) == []
+    assert {a.kind for a in plan(WANT, kernel(), THERE)} == {Kind.CHILD_INITIATE}
+
+
+def test_a_part_that_could_not_be_observed_is_left_alone() -> None:
+    assert plan(WANT, None, None) == ()
+    kinds = {action.kind.drift for action in plan(WANT, None, IkeState())}
+    assert kinds == {"authority", "key", "conn", "child"}
+    blind = desired({"edge1": EDGE, "gw": GATEWAY}, {}, replace(AROUND, identity=None))
+    assert plan(blind, None, THERE) == (), "no credentials: charon stays as it is"
+
+
+# ---------------------------------------------------------------- removals wait for the source
+
+
+def test_removals_are_gated() -> None:
+    sa = IkeSa(7, "fabric-gone", "ESTABLISHED", initiator=True)
+    stray = Route(198, Prefix("7.7.7.0/24"), RouteKind.UNREACHABLE, metric=5)
+    ike = replace(
+        THERE,
+        authorities=frozenset({"fabric-ca-old"}),
+        conns={"fabric-gone": Conn("fabric-gone", "x", frozenset())},
+        sas=(sa,),
+    )
+    state = kernel(routes={(198, "7.7.7.0/24", 5): stray}, links={"br-edge": None})
+    assert short(plan(WANT, state, ike, removals=False)) == [
+        "link.add br-edge",
+        "authority.load fabric-ca-1",
+        "conn.load fabric-gw",
+        f"child.initiate fabric-gw 2.2.2.0/27-10.233.0.0/16-{WANT.conns['fabric-gw'].digest}",
+    ]
+    gated = set(plan(WANT, state, ike)) - set(plan(WANT, state, ike, removals=False))
+    assert {action.kind.value for action in gated} == {
+        "conn.unload",
+        "ike.terminate",
+        "authority.unload",
+        "route.remove",
+    }
+
+
+# ---------------------------------------------------------------- kernel objects, one by one
+
+
+def test_a_link_that_is_down() -> None:
+    down = Link("fabric0", "bridge", up=False, alias="fabricd")
+    assert steps(kernel(links={"fabric0": down})) == ["link.set fabric0 up"]
+
+
+def test_a_foreign_link_in_the_place_of_ours_is_used_and_not_changed() -> None:
+    theirs = Link("br-edge", "bridge", up=False, alias="somebody")
+    state = kernel(links={"br-edge": theirs}, addresses={("br-edge", "2.2.2.1/27"): None})
+    assert steps(state) == ["address.add 2.2.2.1/27 dev br-edge"]
+    assert foreign_link(WANT, state) == (theirs,)
+    assert foreign_link(WANT, kernel()) == ()
+
+
+def test_links_by_their_alias() -> None:
+    ours = Link("old0", "bridge", up=True, alias="fabricd")
+    theirs = Link("docker0", "bridge", up=True, alias="fabricd2")
+    (action,) = plan(WANT, kernel(links={"old0": ours, "docker0": theirs}), None)
+    assert (action.kind, action.target, action.disruption) == (
+        Kind.LINK_REMOVE,
+        "old0",
+        Disruption.DROP,
+    )
+
+
+def test_the_bridge_of_a_node_without_a_record_stays_with_its_addresses() -> None:
+    nobody = desired({"gw": GATEWAY}, {}, AROUND)
+    removed = [step for step in steps(kernel(), nobody) if "br-edge" in step]
+    assert removed == []
+    purged = [step for step in steps(kernel(), NOTHING) if "br-edge" in step]
+    assert purged == ["address.remove 2.2.2.1/27 dev br-edge", "link.remove br-edge"]
+
+
+@pytest.mark.parametrize(
+    ("address", "removed"),
+    [
+        (IfAddress("br-edge", "2.2.9.1/27", NUMBER), True),
+        (IfAddress("eth0", "2.2.9.1/27", NUMBER), True),
+        (IfAddress("br-edge", "2.2.9.1/27"), False),  # an operator's
+        (IfAddress("eth0", "10.20.8.4/24"), False),
+        (IfAddress("br-edge", "fe80::1/64"), False),  # the kernel's
+        (IfAddress("br-edge", "fe80::1/64", NUMBER), False),
+    ],
+)
+def test_addresses_by_their_protocol(address: IfAddress, removed: bool) -> None:
+    key = (address.link, address.address)
+    wanted = [f"address.remove {address.address} dev {address.link}"] if removed else []
+    assert steps(kernel(addresses={key: address})) == wanted
+
+
+def test_somebody_elses_address_serves_as_well() -> None:
+    theirs = IfAddress("br-edge", "2.2.2.1/27")
+    assert steps(kernel(addresses={("br-edge", "2.2.2.1/27"): theirs})) == []
+    assert "address" not in " ".join(
+        steps(kernel(addresses={("br-edge", "2.2.2.1/27"): theirs}), NOTHING)
+    )
+
+
+def test_a_route_that_differs_is_replaced() -> None:
+    key = (198, "10.233.0.0/16", 100)
+    other = Route(198, Prefix("10.233.0.0/16"), link="ipsec0", metric=100)
+    (action,) = plan(WANT, kernel(routes={key: other}), None)
+    assert action.kind is Kind.ROUTE_SET
+    assert action.item == WANT.kernel.routes[key]
+    assert action.disruption is Disruption.NONE
+    assert "found 10.233.0.0/16 dev ipsec0 table 198 metric 100" in action.reason
+
+
+def test_a_route_that_goes_drops_traffic_if_it_carried_any() -> None:
+    stray = [
+        Route(198, Prefix("7.7.7.0/24"), link="fabric0", metric=100),
+        Route(198, Prefix("7.7.8.0/24"), RouteKind.UNREACHABLE, metric=100),
+    ]
+    actions = plan(WANT, kernel(routes={(r.table, r.prefix, r.metric): r for r in stray}), None)
+    assert {action.target: action.disruption for action in actions} == {
+        "7.7.7.0/24 dev fabric0 table 198 metric 100": Disruption.DROP,
+        "unreachable 7.7.8.0/24 table 198 metric 100": Disruption.NONE,
+    }
+
+
+def test_rules() -> None:
+    assert steps(kernel(rules={(4, 198): None})) == ["rule.add 198: from all lookup 198 (IPv4)"]
+    assert steps(kernel(rules={(6, 198): Rule(6, 198, 198)})) == [
+        "rule.remove 198: from all lookup 198 (IPv6)"
+    ]
+    assert steps(kernel(rules={(4, 198): Rule(4, 198, 77)})) == [
+        "rule.add 198: from all lookup 198 (IPv4)"
+    ]
+
+
+@pytest.mark.parametrize("found", [None, Sysctl("net/ipv4/ip_forward", "0")])
+def test_sysctls(found: Sysctl | None) -> None:
+    state = kernel(sysctls={"net/ipv4/ip_forward": found})
+    assert steps(state) == ["sysctl.set net/ipv4/ip_forward=1"]
+    assert steps(kernel(), NOTHING)[0].startswith("rule.remove"), "a switch is never put back"
+
+
+# ---------------------------------------------------------------- charon, but for SAs
+
+
+def ike_steps(state: IkeState) -> list[str]:
+    steps = [a for a in plan(WANT, None, state) if a.kind is not Kind.CHILD_INITIATE]
+    return [f"{a.kind.value} {a.target} ({a.disruption}): {a.reason}" for a in steps]
+
+
+def test_connections_differ_by_digest_and_children() -> None:
+    right = WANT.conns["fabric-gw"]
+    more = right.children | {Child(Prefix("2.2.2.0/27"), Prefix("7.7.7.0/24"))}
+    for other, why in (
+        (replace(right, children=more), "its children differ"),
+        (replace(right, digest="old"), "it is set up otherwise"),
+        (replace(right, digest=""), "it is set up otherwise"),
+    ):
+        assert ike_steps(replace(THERE, conns={"fabric-gw": other})) == [
+            f"conn.load fabric-gw (none): the records ask for it, {why}"
+        ]
+    seen = replace(right, remote_id="CN=gw (in charon's words)", remote_addrs=("10.20.8.9/32",))
+    assert ike_steps(replace(THERE, conns={"fabric-gw": seen})) == []
+
+
+def test_foreign_things_in_charon_are_invisible() -> None:
+    state = replace(
+        THERE,
+        authorities=THERE.authorities | {"office-ca"},
+        keys=THERE.keys | {"office-key"},
+        conns={**THERE.conns, "office": Conn("office", "x", frozenset())},
+        sas=(IkeSa(1, "office", "ESTABLISHED", initiator=True),),
+    )
+    assert ike_steps(state) == []
+    assert not [s for s in short(plan(NOTHING, None, state)) if "office" in s]

@@ -1,0 +1,238 @@
+"""SA situations, and what is done about each: a table."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from fabricd.core.action import Disruption
+from fabricd.core.desired import DesiredState, Identity, Surroundings, desired
+from fabricd.core.sas import carries, installed, pair_of, sa_actions, sas_by_conn
+from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, parse_child_name
+from fabricd.model import Node, Prefix, Role
+
+ONE, TWO = Prefix("2.2.2.0/27"), Prefix("2.2.2.32/27")
+CLOUD = Prefix("10.233.0.0/16")
+
+EDGE = Node("edge1", Role.EDGE, (ONE, TWO), "CN=edge1", "10.20.8.4")
+GW1 = Node("gw1", Role.CLOUD, (CLOUD,), "CN=gw1", "10.20.8.8", priority=50)
+GW2 = Node("gw2", Role.CLOUD, (CLOUD,), "CN=gw2", "10.20.8.9")
+
+
+def seen_from(name: str, *nodes: Node) -> DesiredState:
+    identity = Identity(frozenset({"fabric-ca-1"}), "key1", "d")
+    around = Surroundings(name, (Prefix("2.0.0.0/8"),), "br-edge", identity=identity)
+    return desired({node.name: node for node in nodes}, {}, around)
+
+
+WANT = seen_from("edge1", EDGE, GW1)
+CONN = WANT.conns["fabric-gw1"]
+A, B = (Child(subnet, CLOUD) for subnet in (ONE, TWO))
+NAME_A, NAME_B = CONN.child_name(A), CONN.child_name(B)
+OLD_A = f"{ONE}-{CLOUD}-0ld"
+STRAY = f"{ONE}-7.7.7.0/24-{CONN.digest}"
+
+
+def child(number: int, name: str, state: str = "INSTALLED", *, narrowed: bool = False) -> ChildSa:
+    parsed = parse_child_name(name)
+    local, remote = (parsed[0].local, parsed[0].remote) if parsed else ("?", "?")
+    remotes = frozenset({"10.233.7.0/24" if narrowed else remote})
+    return ChildSa(number, name, state, frozenset({local}), remotes)
+
+
+def ike(
+    number: int, *children: ChildSa, state: str = "ESTABLISHED", conn: str = "fabric-gw1"
+) -> IkeSa:
+    return IkeSa(number, conn, state, initiator=True, children=children)
+
+
+def done(want: DesiredState, *sas: IkeSa) -> list[str]:
+    actions = sa_actions(want, IkeState(sas=sas))
+    return [f"{a.kind.value.split('.')[1]} {_short(a.target)} {a.disruption}" for a in actions]
+
+
+def _short(target: str) -> str:
+    for name, letter in ((NAME_A, "A"), (NAME_B, "B"), (OLD_A, "old-A"), (STRAY, "stray")):
+        target = target.replace(name, letter)
+    return target.removeprefix("fabric-gw1 ")
+
+
+UP = child(11, NAME_A), child(12, NAME_B)
+
+SITUATIONS = {
+    "nothing there": ([], ["initiate A none", "initiate B none"]),
+    "all there": ([ike(1, *UP)], []),
+    "IKE_SA up is not tunnel up": ([ike(1)], ["initiate A none", "initiate B none"]),
+    "one child missing": ([ike(1, child(11, NAME_A))], ["initiate B none"]),
+    "rekeying: the old and the new": (
+        [ike(1, child(11, NAME_A, "REKEYING"), child(13, NAME_A), child(12, NAME_B))],
+        [],
+    ),
+    "rekeyed: the old one is on its way out": (
+        [ike(1, child(11, NAME_A, "REKEYED"), child(13, NAME_A), child(12, NAME_B))],
+        [],
+    ),
+    "only a rekeyed one is left": (
+        [ike(1, child(11, NAME_A, "REKEYED"), child(12, NAME_B))],
+        ["initiate A none"],
+    ),
+    "an IKE_SA that rekeys": ([ike(1, *UP, state="REKEYING")], []),
+    "an IKE_SA that is not established yet": (
+        [ike(1, state="CONNECTING")],
+        ["initiate A none", "initiate B none"],
+    ),
+    "an IKE_SA on its way out": (
+        [ike(1, *UP, state="DELETING")],
+        ["initiate A none", "initiate B none"],
+    ),
+    "a child that is being installed": (
+        [ike(1, child(11, NAME_A, "INSTALLING"), child(12, NAME_B))],
+        ["initiate A none"],
+    ),
+    "narrowed by the peer": (
+        [ike(1, child(11, NAME_A, narrowed=True), child(12, NAME_B))],
+        ["initiate A none"],
+    ),
+    "doubled children: the newest stays": (
+        [ike(1, *UP, child(13, NAME_A))],
+        ["terminate A #11 rekey"],
+    ),
+    "doubled children: the one that is not narrowed stays": (
+        [ike(1, *UP, child(13, NAME_A, narrowed=True))],
+        ["terminate A #13 rekey"],
+    ),
+    "doubled IKE_SAs: the newest complete one stays": (
+        [ike(1, *UP), ike(2, child(21, NAME_A), child(22, NAME_B))],
+        ["terminate #1 rekey"],
+    ),
+    "doubled IKE_SAs: the complete one stays, though older": (
+        [ike(1, *UP), ike(2, child(21, NAME_A))],
+        ["terminate #2 rekey"],
+    ),
+    "children on two IKE_SAs: each is needed": (
+        [ike(1, child(11, NAME_A)), ike(2, child(22, NAME_B))],
+        [],
+    ),
+    "an older set-up, and the new one not there": (
+        [ike(1, child(11, OLD_A), child(12, NAME_B))],
+        ["initiate A none"],
+    ),
+    "an older set-up, and the new one there": (
+        [ike(1, *UP, child(13, OLD_A))],
+        ["terminate old-A #13 rekey"],
+    ),
+    "an older set-up on an IKE_SA of its own": (
+        [ike(1, child(13, OLD_A)), ike(2, *UP)],
+        ["terminate #1 rekey"],
+    ),
+    "a pair that no record asks for": (
+        [ike(1, *UP, child(13, STRAY))],
+        ["terminate stray #13 drop"],
+    ),
+    "a name that is not of our making": (
+        [ike(1, *UP, child(13, "net"))],
+        ["terminate net #13 drop"],
+    ),
+    "a connection that no record asks for": (
+        [ike(1, *UP), ike(9, child(91, NAME_A), conn="fabric-gone")],
+        ["terminate fabric-gone #9 drop"],
+    ),
+    "somebody else's": ([ike(1, *UP), ike(9, child(91, "net"), conn="office")], []),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_initiator(situation: str) -> None:
+    sas, expected = SITUATIONS[situation]
+    assert done(WANT, *sas) == expected
+
+
+@pytest.mark.parametrize(
+    ("sas", "expected"),
+    [
+        ([], []),
+        ([ike(1, child(11, f"{CLOUD}-{ONE}-x"), conn="fabric-edge1")], []),
+        # Doubled: the initiator's to tidy up.
+        ([ike(n, child(n + 10, f"{CLOUD}-{ONE}-x"), conn="fabric-edge1") for n in (1, 2)], []),
+        (
+            [ike(1, child(11, f"{CLOUD}-9.9.9.0/24-x"), conn="fabric-edge1")],
+            [f"terminate fabric-edge1 {CLOUD}-9.9.9.0/24-x #11 drop"],
+        ),
+        ([ike(1, conn="fabric-gone")], ["terminate fabric-gone #1 drop"]),
+    ],
+)
+def test_the_responder_only_refuses(sas: list[IkeSa], expected: list[str]) -> None:
+    assert done(seen_from("gw1", EDGE, GW1), *sas) == expected
+
+
+# ---------------------------------------------------------------- two gateways
+
+
+BOTH = seen_from("edge1", EDGE, GW1, GW2)
+NEW_A, NEW_B = (BOTH.conns["fabric-gw2"].child_name(pair) for pair in (A, B))
+THROUGH_GW2 = ike(2, child(21, NEW_A), child(22, NEW_B), conn="fabric-gw2")
+
+
+def test_a_gateway_that_stands_by_needs_an_ike_sa_alone() -> None:
+    assert done(BOTH, THROUGH_GW2) == ["initiate fabric-gw1 none"]
+    assert done(BOTH, THROUGH_GW2, ike(1)) == []
+
+
+def test_pairs_move_to_another_gateway_when_they_are_up_there() -> None:
+    before = ike(1, *UP)
+    waiting = done(BOTH, before)
+    assert [step.split()[0] for step in waiting] == ["initiate", "initiate"]
+    half = ike(2, child(21, NEW_A), conn="fabric-gw2")
+    assert done(BOTH, before, half) == [
+        "terminate A #11 rekey",
+        f"initiate fabric-gw2 {NEW_B} none",
+    ]
+    assert done(BOTH, before, THROUGH_GW2) == ["terminate A #11 rekey", "terminate B #12 rekey"]
+
+
+def test_an_older_ike_sa_stays_while_it_carries_what_has_not_moved() -> None:
+    before, empty = ike(1, *UP), ike(3)
+    assert not [step for step in done(BOTH, before, empty) if step.startswith("terminate")]
+    assert "terminate #1 rekey" in done(BOTH, before, empty, THROUGH_GW2)
+
+
+# ---------------------------------------------------------------- readings
+
+
+def test_carries() -> None:
+    assert carries(child(1, NAME_A))
+    assert carries(child(1, NAME_A, "REKEYING"))
+    assert carries(child(1, NAME_A, "UPDATING"))
+    assert not carries(child(1, NAME_A, "INSTALLING"))
+    assert not carries(child(1, NAME_A, narrowed=True))
+    assert not carries(child(1, "net"))
+
+
+def test_installed_pairs() -> None:
+    sas = [ike(1, child(1, NAME_A), child(2, NAME_B, "DELETING")), ike(2, child(3, "net"))]
+    assert installed(sas) == {A}
+    assert installed([]) == frozenset()
+
+
+def test_by_connection_newest_last() -> None:
+    numbers = count(5, -1)
+    sas = tuple(ike(next(numbers), conn=c) for c in ("fabric-a", "office", "fabric-b", "fabric-a"))
+    by_conn = sas_by_conn(IkeState(sas=sas))
+    assert {name: [sa.id for sa in found] for name, found in by_conn.items()} == {
+        "fabric-a": [2, 5],
+        "fabric-b": [3],
+    }
+
+
+def test_child_names_there_and_back() -> None:
+    assert parse_child_name(NAME_A) == (A, CONN.digest)
+    assert pair_of(child(1, NAME_A)) == A
+    six = Child(Prefix("fd00:2::/64"), Prefix("fd00:c::/48"))
+    assert parse_child_name(CONN.child_name(six)) == (six, CONN.digest)
+    for name in ("", "net", "a-b", "2.2.2.0/27-10.0.0.0/8", "2.2.2.0/27-10.0.0.0/8-"):
+        assert parse_child_name(name) is None
+
+
+def test_disruption_names_what_it_does_to_traffic() -> None:
+    assert [d.value for d in Disruption] == ["none", "rekey", "drop"]
