@@ -123,7 +123,7 @@ class Rib:
         in_force = {f"nodes/{name}" for name in before}
         nodes = (keys - self._held) & in_force
         self._losses = {k: when for k, when in self._losses.items() if now - when < LOSS_WINDOW}
-        lost = len(self._losses) + len(nodes) + len(self._held & in_force)
+        lost = len(self._losses) + len(nodes)
         if nodes and lost > self._hold_share * (len(in_force) + len(self._losses)):
             self._held |= keys
         elif not self._held:

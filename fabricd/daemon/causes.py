@@ -27,6 +27,7 @@ class Causes:
     def __init__(self) -> None:
         self._wanted: dict[Part, DesiredState] = {}
         self._pending: dict[str, str] = {}
+        self._withheld = False
 
     def of(self, action: Action, changed: Collection[str]) -> str:
         """`start`, `drift`, `record KEY, …` or `surroundings`.
@@ -39,7 +40,8 @@ class Causes:
             return self._pending[action.name]
         if before is None:
             return START
-        if _was_wanted(action, before) != (action.kind in REMOVALS):
+        removal = action.kind in REMOVALS
+        if _was_wanted(action, before) != removal and not (removal and self._withheld):
             return DRIFT
         if not changed:
             return "surroundings"
@@ -47,11 +49,22 @@ class Causes:
         more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
         return f"record {', '.join(keys[:SHOWN_KEYS])}{more}"
 
-    def passed(self, desired: DesiredState, seen: Iterable[Part], acted: dict[str, str]) -> None:
-        """A pass is over: what it wanted, which parts it saw, its actions with their causes."""
+    def passed(
+        self,
+        desired: DesiredState,
+        seen: Iterable[Part],
+        acted: dict[str, str],
+        *,
+        removals: bool = True,
+    ) -> None:
+        """A pass is over: what it wanted, which parts it saw, its actions with their causes.
+
+        Without `removals` it has left in place what nobody asked for.
+        """
         for part in seen:
             self._wanted[part] = desired
         self._pending = acted
+        self._withheld = not removals
 
 
 def _was_wanted(action: Action, before: DesiredState) -> bool:
@@ -61,15 +74,14 @@ def _was_wanted(action: Action, before: DesiredState) -> bool:
     kernel = before.kernel
     match action.item:
         case Route() as route:
-            if action.kind is Kind.ROUTE_REMOVE:
-                return (route.table, route.prefix, route.metric) in kernel.routes
-            return route in kernel.routes.values()
+            found = kernel.routes.get((route.table, route.prefix, route.metric))
+            return found is not None if action.kind is Kind.ROUTE_REMOVE else found == route
         case Link() as link:
             return link.name in kernel.links
         case IfAddress() as item:
             return (item.link, item.address) in kernel.addresses
         case Rule() as rule:
-            return rule in kernel.rules.values()
+            return kernel.rules.get((rule.family, rule.priority)) == rule
         case Sysctl() as item:
             return item.name in kernel.sysctls
         case Conn() as conn:

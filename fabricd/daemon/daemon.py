@@ -19,7 +19,7 @@ import trio
 from fabricd import __version__
 from fabricd.config import Config
 from fabricd.core.desired import FORWARDING, Surroundings
-from fabricd.core.events import Event
+from fabricd.core.events import Event, Lost
 from fabricd.core.rib import Rib
 from fabricd.daemon import serve, snapshot
 from fabricd.daemon.initiator import Initiator
@@ -42,6 +42,9 @@ STUCK: Final = 60.0
 
 PUBLISH_PAUSE: Final = 1.0
 """Seconds between two writes of the status to the store, at least."""
+
+SAVE_RETRY: Final = 30.0
+"""Seconds until another attempt to write the snapshot."""
 
 log = structlog.get_logger()
 
@@ -85,9 +88,7 @@ class Daemon:
     async def run(self) -> None:
         """Work until cancelled."""
         self._load_snapshot()
-        self._reconciler.keyring.refresh()
-        for fault in self._reconciler.keyring.faults:
-            log.error("credentials can't be used", fault=fault)
+        self._reconciler.refresh_credentials()
         host, port = self._config.listen
         async with trio.open_nursery() as nursery:
             self._initiator = Initiator(
@@ -152,7 +153,7 @@ class Daemon:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             async for number in received:
                 if number == signal.SIGHUP:
-                    self._reconciler.keyring.refresh()
+                    self._reconciler.refresh_credentials()
                     self._reconciler.look_again("SIGHUP")
                     continue
                 log.info("stopping", signal=signal.Signals(number).name)
@@ -162,7 +163,8 @@ class Daemon:
     # ------------------------------------------------------------ records
 
     def _feed(self, event: Event) -> None:
-        self._last_event = self._now()
+        if not isinstance(event, Lost):
+            self._last_event = self._now()
         self._reconciler.feed(event)
         self._to_save.poke("records")
 
@@ -176,7 +178,7 @@ class Daemon:
     async def _keep_snapshot(self) -> None:
         saved = self._reconciler.rib.versions()
         while True:
-            await self._to_save.wait(float("inf"))
+            await self._to_save.wait(SAVE_RETRY if self._snapshot_fault else float("inf"))
             versions = self._reconciler.rib.versions()
             if versions == saved:
                 continue
@@ -196,6 +198,8 @@ class Daemon:
         while True:
             await self._to_publish.wait(float("inf"))
             status = self.status()
+            if essence(status) == self._published:
+                continue
             # `remote` and times are in the document; only a change of its essence is worth a write.
             try:
                 await self._store.publish(key, serve.encode(status))

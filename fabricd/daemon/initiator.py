@@ -82,6 +82,7 @@ class Initiator:
             scope = self._tasks[conn] = trio.CancelScope()
             self._nursery.start_soon(self._bring_up, conn, scope)
         self._wanted = {conn: self._wanted[conn] for conn in wanted}
+        self._warned &= wanted.keys()
 
     def forget(self, gone: Iterable[str]) -> None:
         """Drop what is remembered of connections that exist no more."""
@@ -92,10 +93,18 @@ class Initiator:
     async def _bring_up(self, conn: str, scope: trio.CancelScope) -> None:
         with scope:
             delay = FIRST_DELAY
+            refused: set[Tunnel] = set()
             while True:
+                # A cancelled task can come here once more, when its pause has just ended.
+                wanted = self._wanted.get(conn, ())
+                if refused.issuperset(wanted):
+                    refused.clear()
                 pause = max(delay, SETTLE)
-                for tunnel in self._wanted[conn]:
+                for tunnel in wanted:
+                    if tunnel in refused:
+                        continue  # first those that it may have kept waiting
                     if not await self._attempt(tunnel, first=delay == FIRST_DELAY):
+                        refused.add(tunnel)
                         pause = delay
                         break
                 await trio.sleep(pause * self._rng.uniform(0.5, 1.5))
@@ -115,8 +124,9 @@ class Initiator:
             elif self.errors.get(conn) != error.reason or conn not in self._warned:
                 self._warned.add(conn)
                 log.warning("initiate failed", **words)
-            self.errors[conn] = error.reason
-            self._poke(f"initiate {conn}")
+            if self.errors.get(conn) != error.reason:
+                self.errors[conn] = error.reason
+                self._poke(f"initiate {conn}")
             return False
         self.errors.pop(conn, None)
         self._warned.discard(conn)

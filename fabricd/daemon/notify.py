@@ -19,9 +19,8 @@ class Notifier:
         self._address = environ.get("NOTIFY_SOCKET", "")
         microseconds = environ.get("WATCHDOG_USEC", "")
         mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog: float | None = (
-            int(microseconds) / 1e6 if mine and microseconds.isdigit() else None
-        )
+        given = int(microseconds) / 1e6 if mine and microseconds.isdigit() else 0.0
+        self.watchdog: float | None = given or None
         """Seconds within which `WATCHDOG=1` has to come; None: nobody waits for it."""
         self._status = ""
 
@@ -40,6 +39,7 @@ class Notifier:
 
     def status(self, line: str) -> None:
         """One line for `systemctl status`, sent when it changes."""
+        line = " ".join(line.splitlines())  # a line of its own would be another assignment
         if line != self._status:
             self._status = line
             self._send(f"STATUS={line}")

@@ -7,8 +7,9 @@ to, and who reads the picture is not known here.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -28,8 +29,8 @@ from fabricd.core.desired import (
 from fabricd.core.events import Event, Lost
 from fabricd.core.plan import foreign_link, plan
 from fabricd.core.rib import InForce, Rib
-from fabricd.core.sas import installed, sas_by_conn
-from fabricd.core.state import IkeState, KernelState
+from fabricd.core.sas import ESTABLISHED, carries, sas_by_conn
+from fabricd.core.state import Child, Conn, IkeSa, IkeState, KernelState, Link
 from fabricd.daemon.causes import DRIFT, Causes
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
@@ -46,8 +47,8 @@ RETRY: Final = (0.5, 30.0)
 """Seconds until the next pass after one with failures: at first, and in the long run."""
 
 PATIENCE: Final = 5
-"""Passes in a row that may repair drift at once; after that, ever longer pauses lie between
-them, `PAUSE` seconds at most."""
+"""Passes in a row that may repair drift, or do again what they did or tried before, at once;
+after that, ever longer pauses lie between them, `PAUSE` seconds at most."""
 PAUSE: Final = 5.0
 
 FRESH: Final = 1.0
@@ -83,7 +84,9 @@ class PassResult:
     acted: bool
     """Something was changed."""
     struggled: bool
-    """Something that was right before had to be put right again."""
+    """Something that was right before had to be put right again, or was done without effect."""
+    refused: bool
+    """An action failed."""
     failed: bool
     """Something is wrong that time may mend."""
 
@@ -119,6 +122,9 @@ class Reconciler:
         self._converging: dict[str, float] = {}
         self._retry = RETRY[0]
         self._streak = 0
+        self._longest = PAUSE
+        self._done: frozenset[Action] = frozenset()
+        self._foreign: tuple[Link, ...] = ()
         self._sweep_at = 0.0
         self._ike_seen_at = -FRESH
         self._turned = trio.Event()
@@ -143,7 +149,7 @@ class Reconciler:
             log.warning(
                 "sudden loss of records held", keys=self.rib.held, confirm="fabricctl confirm"
             )
-        if changed or self.rib.synced != was_synced:
+        if changed or self.rib.synced != was_synced or self.rib.held != held:
             self._wakeup.poke("records")
 
     def kernel_changed(self, what: str) -> None:
@@ -160,6 +166,17 @@ class Reconciler:
         """Look at everything."""
         self._kernel_stale = self._ike_stale = True
         self._wakeup.poke(why)
+
+    def refresh_credentials(self) -> None:
+        """Read the credentials' files again, and log what is new; the next pass obeys."""
+        before, faults = self.keyring.credentials, self.keyring.faults
+        self.keyring.refresh()
+        if self.keyring.faults != faults:
+            for fault in self.keyring.faults:
+                log.error("credentials can't be used", fault=fault)
+        found = self.keyring.credentials
+        if found is not None and found != before:
+            log.info("credentials", subject=found.subject)
 
     async def refresh(self) -> None:
         """Let the picture of charon be at most `FRESH` seconds old, if charon answers in time."""
@@ -216,17 +233,22 @@ class Reconciler:
 
     def _pause(self, result: PassResult) -> float:
         """Seconds until the next pass at the latest."""
-        self._retry = min(self._retry * 2, RETRY[1]) if result.failed else RETRY[0]
-        self._streak = self._streak + 1 if result.struggled else 0
-        if result.failed:
-            return self._retry
-        return 0.0 if result.acted else SWEEP
+        self._streak = self._streak + 1 if result.struggled or result.refused else 0
+        # What is refused must not keep the rest waiting for long.
+        self._longest = PAUSE if result.struggled else RETRY[0]
+        if not result.failed:
+            self._retry = RETRY[0]
+            return 0.0 if result.acted else math.inf
+        pause, self._retry = self._retry, min(self._retry * 2, RETRY[1])
+        return pause
 
     async def _next_reasons(
         self, pause: float, after_pass: Callable[[], None], beat: float
     ) -> tuple[str, ...]:
         """Wait for something to do; a sweep when it is due, `retry` when `pause` is over."""
-        await self._have_patience()
+        if self._streak >= PATIENCE:
+            await self._have_patience(beat)
+            after_pass()
         until = self._clock() + pause
         while True:
             wait = min(beat, until - self._clock(), self._sweep_at - self._clock())
@@ -234,25 +256,29 @@ class Reconciler:
             now = self._clock()
             if now >= self._sweep_at:
                 self._sweep_at = now + SWEEP * self._rng.uniform(0.9, 1.1)
-                self.keyring.refresh()
+                self.refresh_credentials()
                 self._kernel_stale = self._ike_stale = True
                 return reasons or ("sweep",)
             if reasons:
                 return reasons
             if now >= until:
+                # Not for each event that comes: a part that hangs would delay the other.
+                self._kernel_stale = self._kernel_stale or self.picture.kernel is None
+                self._ike_stale = self._ike_stale or self.picture.ike is None
                 return ("verify" if pause == 0 else "retry",)
             after_pass()
 
-    async def _have_patience(self) -> None:
+    async def _have_patience(self, beat: float) -> None:
         """Where somebody else puts things back again and again, don't fight at full speed; a
         record that changes need not wait.
         """
-        if self._streak < PATIENCE:
-            return
-        until = self._clock() + min(0.1 * 2.0 ** (self._streak - PATIENCE), PAUSE)
+        growing = 0.1 * 2.0 ** min(self._streak - PATIENCE, 10)
+        until = self._clock() + min(growing, self._longest, beat)
+        heard: dict[str, None] = {}  # a set that keeps order
         while not self._changed and (left := until - self._clock()) > 0:
-            for reason in await self._wakeup.wait(left):
-                self._wakeup.defer(reason)
+            heard |= dict.fromkeys(await self._wakeup.wait(left))
+        for reason in heard:
+            self._wakeup.poke(reason)
 
     async def _wait_for_records(self) -> None:
         with trio.move_on_after(BOOT_GRACE):
@@ -282,17 +308,24 @@ class Reconciler:
             self._report(outcome, metrics, causes[outcome.action.name], reasons)
         picture.failures = {o.action.name: o.error for o in outcomes if o.error is not None}
         seen = {Part.KERNEL: picture.kernel, Part.CHARON: picture.ike}
-        self._causes.passed(picture.desired, (p for p, s in seen.items() if s is not None), causes)
+        self._causes.passed(
+            picture.desired,
+            (part for part, state in seen.items() if state is not None),
+            causes,
+            removals=self.rib.synced,
+        )
         if None in seen.values():
             self._changed = changed | self._changed  # still news to the part that was not seen
         self._forget_peers(initiator)
         picture.passes += 1
         self._turned.set()
         self._turned = trio.Event()
-        done = {causes[o.action.name] for o in outcomes if o.error is None}
+        before, self._done = self._done, frozenset(o.action for o in outcomes if o.error is None)
         return PassResult(
-            acted=bool(done),
-            struggled=DRIFT in done,
+            acted=bool(self._done),
+            struggled=not self._done.isdisjoint(before)
+            or any(causes[action.name] == DRIFT for action in self._done),
+            refused=bool(picture.failures),
             failed=bool(picture.faults or picture.failures),
         )
 
@@ -304,7 +337,6 @@ class Reconciler:
                 picture.kernel = await self._kernel.observe()
                 self._mend("kernel")
             except Unavailable as error:
-                self._kernel_stale = True
                 picture.kernel = None
                 self._fault(error)
         if self._ike_stale:
@@ -331,8 +363,11 @@ class Reconciler:
         picture.in_force = in_force
         picture.desired = desired(in_force.nodes, in_force.communities, around)
         self._derived_from = in_force, around
-        for link in foreign_link(picture.desired, kernel):
-            log.warning("link is not ours, used as it is", link=link.name, alias=link.alias)
+        foreign = foreign_link(picture.desired, kernel)
+        if foreign != self._foreign and picture.kernel is not None:
+            self._foreign = foreign
+            for link in foreign:
+                log.warning("link is not ours, used as it is", link=link.name, alias=link.alias)
         if picture.passes > 0 and self._changed:
             since = min(self._changed.values())
             for name, conn in picture.desired.conns.items():
@@ -410,10 +445,10 @@ class Reconciler:
             return
         sas = sas_by_conn(picture.ike)
         for name, since in list(self._converging.items()):
-            carried = picture.desired.carried.get(name)
-            if carried is None:
+            conn = picture.desired.conns.get(name)
+            if conn is None:
                 del self._converging[name]
-            elif carried <= installed(sas.get(name, ())):
+            elif _is_up(conn, picture.desired.carried[name], sas.get(name, ())):
                 metrics.convergence.observe(self._clock() - since)
                 del self._converging[name]
 
@@ -425,6 +460,13 @@ class Reconciler:
         if gone and self.picture.desired.ike:
             self.traffic.forget(gone)
             initiator.forget(gone)
+
+
+def _is_up(conn: Conn, carried: Iterable[Child], sas: Iterable[IkeSa]) -> bool:
+    """Whether the connection's tunnel is there, as it is set up now."""
+    established = [sa for sa in sas if sa.state in ESTABLISHED]
+    names = {child.name for sa in established for child in sa.children if carries(child)}
+    return bool(established) and names.issuperset(map(conn.child_name, carried))
 
 
 def _part(action: Action) -> str:

@@ -54,6 +54,6 @@ def load(folder: Path) -> tuple[Put, ...]:
         return ()
     try:
         lines = msgspec.json.decode(data, type=list[Line])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / FILE} is not a snapshot: {error}") from error
     return tuple(Put(line.key, line.value.encode(), line.created) for line in lines)

@@ -32,7 +32,7 @@ class About:
     last_event: float
     """When the source last said something, Unix seconds; 0 if never."""
     snapshot_fault: str
-    """Why the last good records can't be kept on disk, if so."""
+    """Why the last good records can't be read from disk or kept there, if so."""
     now: float
     """Unix seconds."""
 
@@ -89,6 +89,8 @@ def not_ready(status: Mapping[str, Any], passes: int) -> tuple[str, ...]:
         for part in ("kernel", "charon")
         if not status[part]["ok"]
     ]
+    if not status["certificates"]:
+        reasons.append("credentials: there are none that can be used")
     if passes == 0:
         reasons.append("the first pass is not done")
     return tuple(reasons)
@@ -141,7 +143,7 @@ def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
             yield f"link {link.name} was not made by fabricd: used as it is, never changed"
     yield from (f"{action}: {error}" for action, error in sorted(picture.failures.items()))
     if about.snapshot_fault:
-        yield f"the last good records can't be kept: {about.snapshot_fault}"
+        yield f"the last good records on disk: {about.snapshot_fault}"
 
 
 # ---------------------------------------------------------------- one peer
@@ -160,11 +162,11 @@ def _peer(
     established = [sa for sa in mine if sa.state in ESTABLISHED]
     best = max(established, key=lambda sa: sa.id, default=None)
     age = best.age if best else None
-    error = initiator.errors.get(conn, "")
+    error = picture.failures.get(f"conn.load {conn}") or initiator.errors.get(conn, "")
+    if not picture.desired.ike:
+        error = error or "this node's certificate or key can't be used"
     totals = reconciler.traffic.of(conn)
     up, state, reason = _judge(peering, mine, sas is not None, error)
-    if not up and not reason:
-        reason = picture.failures.get(f"conn.load {conn}", "")
     return {
         "name": peer.name,
         "role": peer.role.value,
@@ -210,11 +212,10 @@ def _judge(
         if not carries(child) and child.state == "INSTALLED"
     ]
     missing = f"{len(peering.carried - have)} of {len(peering.carried)} CHILD_SAs missing"
-    if peering.initiate:
-        state = "partial" if have else "connecting"
-        return False, state, error or "; ".join(narrowed) or missing
-    state = "partial" if have else "waiting"
-    return False, state, "; ".join(narrowed) or f"{missing}: {peering.peer.name} has to initiate"
+    if not peering.initiate:
+        missing += f": {peering.peer.name} has to initiate"
+    state = "partial" if have else "connecting" if peering.initiate else "waiting"
+    return False, state, error or "; ".join(narrowed) or missing
 
 
 def _child(pair: Child, mine: list[IkeSa]) -> dict[str, Any]:

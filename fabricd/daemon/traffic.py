@@ -36,15 +36,20 @@ class Traffic:
         for conn, sas in sas_by_conn(ike).items():
             totals = self._totals.setdefault(conn, Totals())
             seen: dict[int, tuple[int, int]] = {}
+            newest: dict[str, int] = {}
             for child in (child for sa in sas for child in sa.children):
                 before = totals.last.get(child.id, (0, 0))
                 seen[child.id] = now = (child.bytes_in, child.bytes_out)
-                totals.bytes_in += max(0, now[0] - before[0])
-                totals.bytes_out += max(0, now[1] - before[1])
-                known = totals.names.get(child.name)
-                if child.state in UP and (known is None or child.id > known):
-                    totals.names[child.name] = child.id
-                    totals.rekeys += known is not None and known in totals.last
+                if now[0] < before[0] or now[1] < before[1]:
+                    before = 0, 0  # charon started anew, and with it its ids: another SA
+                totals.bytes_in += now[0] - before[0]
+                totals.bytes_out += now[1] - before[1]
+                if child.state in UP:
+                    newest[child.name] = max(newest.get(child.name, 0), child.id)
+            for name, number in newest.items():
+                known = totals.names.get(name, number)
+                totals.rekeys += number > known and known in totals.last
+            totals.names |= newest
             totals.last = seen
 
     def of(self, conn: str) -> Totals:

@@ -29,14 +29,12 @@ class Wakeup:
         with suppress(trio.WouldBlock):  # a pass is due already, it will see this too
             self._send.send_nowait(None)
 
-    def defer(self, reason: str) -> None:
-        """Keep a reason for the pass to come, without asking for one."""
-        self._reasons[reason] = None
-
     async def wait(self, timeout: float) -> tuple[str, ...]:
         """The reasons since the last call; empty when `timeout` seconds passed without one."""
         with trio.move_on_after(timeout):
             await self._receive.receive()
+        with suppress(trio.WouldBlock):  # a poke just when time was up is part of the answer
+            self._receive.receive_nowait()
         reasons = tuple(self._reasons)
         self._reasons.clear()
         return reasons

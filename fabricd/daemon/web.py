@@ -39,6 +39,8 @@ class Response:
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
+    allow: str = ""
+    """Methods that are there, for status 405 (RFC 9110, 15.5.6)."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -83,8 +85,10 @@ class Server:
         handler = self._routes.get((method, request.path))
         if handler is not None:
             return await handler(request)
-        if any(path == request.path for _, path in self._routes):
-            return Response(405, b"method not allowed\n")
+        there = {method for method, path in self._routes if path == request.path}
+        if there:
+            allow = ", ".join(sorted(there | ({"HEAD"} if "GET" in there else set())))
+            return Response(405, b"method not allowed\n", allow=allow)
         return Response(404, b"not found\n")
 
 
@@ -114,6 +118,8 @@ async def _send(
         ("content-length", str(len(response.body))),
         ("cache-control", "no-store"),
     ]
+    if response.allow:
+        headers.append(("allow", response.allow))
     events: list[h11.Event] = [
         h11.Response(
             status_code=response.status, headers=headers, reason=HTTPStatus(response.status).phrase

@@ -4,7 +4,7 @@
      ▲                                        │ no, or Lost was fed
      └────────────────────────────────────────┘
 
-A break that is over within PATIENCE seconds (another endpoint took over, a server restarted)
+A break that is over before patience runs out (another endpoint took over, a server restarted)
 goes unnoticed: the watch goes on where it was. After a longer one, or where the history does
 not go on, everything is listed again.
 
@@ -14,7 +14,6 @@ May not know of gRPC nor of etcd's messages: nothing here loads them before a st
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -43,7 +42,8 @@ class EtcdStore(Store):
 
     endpoints: `http://HOST:PORT` or `https://…`; one is used at a time, the others stand by.
     ca, cert, key: PEM files for TLS; username, password_file: etcd's authentication.
-    timeout: seconds for one call.
+    timeout: seconds for one call. lease_ttl: seconds that what was published outlives us.
+    patience: seconds out of sync before the store is called lost.
     Raises ValueError for endpoints or credentials that make no sense.
     """
 
@@ -60,9 +60,8 @@ class EtcdStore(Store):
         rng: Random | None = None,
         timeout: float = 5.0,
         lease_ttl: int = LEASE_TTL,
+        patience: float = PATIENCE,
     ) -> None:
-        # gRPC's fork handlers kill a child now and then between fork and exec; we only exec.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         # gRPC and protobuf are loaded here and not before.
         from fabricd.sources.etcd_client import Credentials, EtcdClient  # noqa: PLC0415
         from fabricd.sources.etcd_lease import LeasedKeys  # noqa: PLC0415
@@ -82,11 +81,12 @@ class EtcdStore(Store):
         self._records = EtcdRecords(self._client, prefix)
         self._leased = LeasedKeys(self._client, self._records, Backoff(rng), lease_ttl)
         self._backoff = Backoff(rng)
+        self._patience = patience
         self._position: Position | None = None
         """Where the watch goes on; None: list first."""
         self._in_sync_since: float | None = None
         self._lost = False
-        self._patience = trio.CancelScope()
+        self._hope = trio.CancelScope()
         """Its deadline is when the store is called lost."""
         self._attempt = trio.CancelScope()
         self._why = f"no answer yet from {', '.join(endpoints)}"
@@ -115,7 +115,7 @@ class EtcdStore(Store):
     async def run(self, feed: Callable[[Event], None]) -> NoReturn:
         """Feed what happens to the records, as Store.run says."""
         self._position, self._in_sync_since, self._lost = None, None, False
-        self._patience = trio.CancelScope(deadline=trio.current_time() + PATIENCE)
+        self._hope = trio.CancelScope(deadline=trio.current_time() + self._patience)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._lose_patience, feed)
             nursery.start_soon(self._leased.keep)
@@ -145,7 +145,7 @@ class EtcdStore(Store):
             self._position = start
             self._in_sync_since = trio.current_time()
             self._lost = False
-            self._patience.deadline = math.inf
+            self._hope.deadline = math.inf
 
         def deliver(changes: tuple[Put | Delete, ...], position: Position) -> None:
             if self._in_sync_since is not None:
@@ -158,9 +158,9 @@ class EtcdStore(Store):
     async def _lose_patience(self, feed: Callable[[Event], None]) -> NoReturn:
         """Feed Lost, once an outage."""
         while True:
-            with self._patience:
+            with self._hope:
                 await trio.sleep_forever()
-            self._patience = trio.CancelScope()
+            self._hope = trio.CancelScope()
             if self._in_sync_since is None:
                 self._lost = True
                 feed(Lost(self._why))
@@ -171,7 +171,7 @@ class EtcdStore(Store):
     def _out_of_sync(self) -> None:
         now = trio.current_time()
         if self._in_sync_since is not None:
-            if now - self._in_sync_since > PATIENCE:
+            if now - self._in_sync_since > self._patience:
                 self._backoff.reset()  # it was no flicker
             self._in_sync_since = None
-            self._patience.deadline = now + PATIENCE
+            self._hope.deadline = now + self._patience

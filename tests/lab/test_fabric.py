@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from lab.demo import PATHS
-from lab.fabric import RECORDS, UNDERLAY, Fabric
-from lab.process import wait_until
+from lab.fabric import Fabric
+from lab.topology import RECORDS, UNDERLAY
 from tests.lab.observe import (
-    SOON,
     get,
     ike,
     look_again,
@@ -21,6 +20,7 @@ from tests.lab.observe import (
     sas,
     session,
     wait_peers,
+    wait_sas,
     wait_status,
 )
 
@@ -126,8 +126,8 @@ def lose_and_regain_c2(fabric: Fabric, take: Change, give: Change) -> None:
         assert fabric.ping(one, other) == fabric.ping(other, one) == 3
 
         give(fabric)
-        for name in PEERS:
-            wait_peers(fabric, name, *PEERS[name])
+        for name, peers in PEERS.items():
+            wait_peers(fabric, name, *peers)
         assert fabric.ping(one, other) == fabric.ping(other, one) == 0
 
 
@@ -150,10 +150,11 @@ def test_one_more_subnet_is_one_more_child_and_disturbs_no_other(fabric: Fabric)
         more = [*RECORDS["node1"]["subnets"], "10.234.0.0/24"]
         fabric.put_record("node1", {**RECORDS["node1"], "subnets": more})
         for edge in before:
-            wait_until(
-                lambda edge=edge: len(_to_gateway(fabric, edge)) == 2,
-                f"{edge} has two CHILD_SAs with the gateway",
-                SOON,
+            wait_sas(
+                fabric,
+                edge,
+                "has two CHILD_SAs with the gateway",
+                lambda found: len(to_gateway(found)) == 2,
             )
         fabric.wait_converged()
         assert fabric.ping("pod-edge2", "pod-node1") == 0
@@ -163,18 +164,13 @@ def test_one_more_subnet_is_one_more_child_and_disturbs_no_other(fabric: Fabric)
                 assert set(children) <= set(sas(fabric.nodes[edge].charon)[sa])
 
         fabric.put_record("node1", RECORDS["node1"])
-        for edge in before:
-            wait_until(
-                lambda edge=edge: sas(fabric.nodes[edge].charon) == before[edge],
-                f"{edge} has the SAs that it had",
-                SOON,
-            )
+        for edge, earlier in before.items():
+            wait_sas(fabric, edge, "has the SAs that it had", earlier.__eq__)
     gateway.ip("address", "delete", "10.234.0.1/24", "dev", "cni0")
     fabric.wait_converged()
 
 
-def _to_gateway(fabric: Fabric, edge: str) -> list[str]:
-    found = sas(fabric.nodes[edge].charon)
+def to_gateway(found: dict[str, list[str]]) -> list[str]:
     return [child for sa, children in found.items() for child in children if "node1" in sa]
 
 
@@ -188,8 +184,8 @@ def test_a_second_ike_sa_made_by_the_responder_does_not_last_and_takes_no_packet
         # As it stands, the responder's connection does not know where its peer is.
         asked.load_conn({"fabric-edge2": towards_edge2(fabric, child)})
         list(asked.initiate({"ike": "fabric-edge2", "child": child, "timeout": 10_000}))
-        for node in (node1, edge2):
-            wait_until(lambda n=node: len(sas(n.charon)) == 2, "one IKE_SA a peer is left", SOON)
+        for name in ("node1", "edge2"):
+            wait_sas(fabric, name, "one IKE_SA a peer is left", lambda found: len(found) == 2)
         assert sas(edge2.charon) != before
         # This connection is none of fabricd's any more.
         asked.unload_conn({"name": "fabric-edge2"})
@@ -223,13 +219,13 @@ def test_a_sudden_loss_of_most_nodes_is_held_until_it_is_confirmed(fabric: Fabri
     held = ["/fabric/nodes/edge2", "/fabric/nodes/edge3"]
     with no_ping_lost(fabric, "c1", "c2", "c3"):
         fabric.etcd.delete("/fabric/nodes/edge", "--prefix")
-        for name in PEERS:
+        for name, peers in PEERS.items():
             document = wait_status(fabric, name, "holds the loss", lambda seen: seen["held"])
             assert document["held"] == held
             assert "fabricctl confirm" in document["warnings"][0]
             assert metrics(fabric, name)["fabricd_records_held"] == 2
             assert fabric.fabricctl(name, "plan") == "nothing to do\n"
-            wait_peers(fabric, name, *PEERS[name])
+            wait_peers(fabric, name, *peers)
 
     assert "nodes/edge2: its loss is obeyed" in fabric.fabricctl("node1", "confirm")
     wait_peers(fabric, "node1")

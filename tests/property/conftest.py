@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "fabric",
-    max_examples=100,
+    max_examples=200,
     deadline=None,
     derandomize=False,
     print_blob=True,

@@ -106,10 +106,8 @@ def _still_asked_for(want: DesiredState, machine: Machine) -> frozenset[Child]:
     return asked & frozenset(child for pairs in up for child in pairs)
 
 
-@given(st.one_of(scenes(), handovers()), st.data())
-def test_the_new_is_made_before_the_old_is_broken(scene: Scene, data: st.DataObject) -> None:
+def _make_before_break(machine: Machine, world: World, data: st.DataObject) -> None:
     """Whichever peers answer, what a tunnel carries that stays is carried at every moment."""
-    machine, world = scene
     want = machine.desire(world.in_force, world.around)
     if want.conns:
         machine.charon.deaf = data.draw(st.frozensets(st.sampled_from(sorted(want.conns))))
@@ -119,3 +117,13 @@ def test_the_new_is_made_before_the_old_is_broken(scene: Scene, data: st.DataObj
             machine.apply([action])
             assert carried <= _still_asked_for(want, machine), action
         machine.assert_reached(want)
+
+
+@given(scenes(), st.data())
+def test_the_new_is_made_before_the_old_is_broken(scene: Scene, data: st.DataObject) -> None:
+    _make_before_break(*scene, data)
+
+
+@given(handovers(), st.data())
+def test_a_gateway_is_left_when_the_next_one_carries(scene: Scene, data: st.DataObject) -> None:
+    _make_before_break(*scene, data)

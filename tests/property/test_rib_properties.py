@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from fabricd.core.desired import Surroundings, desired
 from fabricd.core.events import Changed, Delete, Event, Listed, Lost, Put
-from fabricd.core.rib import Rib
-from tests.property.strategies import KEYS, TEMPLATE, surroundings, values
+from fabricd.core.rib import InForce, Rib
+from fabricd.model import Role, network
+from tests.property.strategies import (
+    KEYS,
+    TEMPLATE,
+    in_force,
+    record_sets,
+    surroundings,
+    values,
+)
 
 Change = Put | Delete
 
@@ -21,21 +29,17 @@ class History:
 
     by_key: dict[str, list[Change]]
 
-    @property
-    def length(self) -> int:
-        return sum(map(len, self.by_key.values()))
-
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     by_key: dict[str, list[Change]] = {}
-    for number, key in enumerate(draw(st.lists(st.sampled_from(KEYS), unique=True, min_size=1))):
-        created = draw(st.integers(1, 3)) * 100 + number
+    for key in draw(st.lists(st.sampled_from(KEYS), unique=True, min_size=1)):
+        created = draw(st.integers(0, 2))
         changes: list[Change] = []
         for _ in range(draw(st.integers(1, 4))):
             if changes and isinstance(changes[-1], Put) and draw(st.integers(0, 3)) == 0:
                 changes.append(Delete(key))
-                created += 1000
+                created += 10
             else:
                 changes.append(Put(key, draw(values(key)), created))
         by_key[key] = changes
@@ -109,11 +113,9 @@ def test_order_batching_repetition_and_restarts_do_not_matter(
     )
 
 
-@given(histories())
-def test_no_two_nodes_in_force_claim_the_same(history: History) -> None:
-    from fabricd.model import Role, network
-
-    nodes = list(_plainly(history).in_force().nodes.values())
+@given(record_sets(at_least=6).map(in_force))
+def test_no_two_nodes_in_force_claim_the_same(force: InForce) -> None:
+    nodes = list(force.nodes.values())
     for number, one in enumerate(nodes):
         for other in nodes[number + 1 :]:
             assert one.identity != other.identity

@@ -9,7 +9,7 @@ from fabricd.core.state import Child
 from fabricd.core.topology import peerings
 from tests.property.strategies import in_force, record_sets
 
-forces = record_sets().map(in_force)
+forces = record_sets(at_least=6).map(in_force)
 
 
 def _mirrored(children: frozenset[Child]) -> frozenset[Child]:

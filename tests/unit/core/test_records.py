@@ -319,6 +319,7 @@ def test_a_bad_endpoint(endpoint: str) -> None:
         "*",
         "C=CN, O=*, CN=edge2",
         "CN=*",
+        "CN=edge*",
         "CN=%any",
         "*.example.net",
         "*@example.net",
@@ -387,7 +388,7 @@ def test_a_huge_priority_is_a_number_like_any_other() -> None:
     assert node(role="cloud", priority=-5).priority == -5
 
 
-HOSTILE = {
+HOSTILE: dict[str, list[object]] = {
     "endpoint": ["a" * 60 + "!", ":" * 1_000_000 + "x", "a." * 500_000 + "!"],
     "identity": ["A=    b," * 31 + "%", "a" * 1_000_000 + "%"],
     "community": ["a" * 1_000_000 + "!", ";" * 1_000_000],

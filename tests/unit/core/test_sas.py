@@ -130,6 +130,10 @@ SITUATIONS = {
         [ike(1, *UP, child(13, STRAY))],
         ["terminate stray #13 drop"],
     ),
+    "a pair that no record asks for, on its way out": (
+        [ike(1, *UP, child(13, STRAY, "DELETING"))],
+        [],
+    ),
     "a name that is not of our making": (
         [ike(1, *UP, child(13, "net"))],
         ["terminate net #13 drop"],
@@ -189,6 +193,15 @@ def test_pairs_move_to_another_gateway_when_they_are_up_there() -> None:
         f"initiate fabric-gw2 {NEW_B} none",
     ]
     assert done(BOTH, before, THROUGH_GW2) == ["terminate A #11 rekey", "terminate B #12 rekey"]
+
+
+def test_a_pair_that_its_gateway_has_no_more_goes_once() -> None:
+    """What the other gateway carries by now is not terminated for two reasons."""
+    elsewhere = Node("gw1", Role.CLOUD, (Prefix("10.96.0.0/12"),), "CN=gw1", "10.20.8.8")
+    want = seen_from("edge1", EDGE, elsewhere, GW2)
+    new = [want.conns["fabric-gw1"].child_name(Child(s, elsewhere.subnets[0])) for s in (ONE, TWO)]
+    through_gw1 = ike(1, child(11, NAME_A), child(13, new[0]), child(14, new[1]))
+    assert done(want, through_gw1, THROUGH_GW2) == ["terminate A #11 drop"]
 
 
 def test_an_older_ike_sa_stays_while_it_carries_what_has_not_moved() -> None:

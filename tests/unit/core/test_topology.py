@@ -156,7 +156,7 @@ def test_of_two_gateways_one_carries_and_the_other_stands_by() -> None:
     pair = Child(Prefix("2.2.1.0/27"), CLUSTER)
     assert found["gw1"].children == found["gw2"].children == {pair}
     assert (found["gw1"].carried, found["gw1"].standby) == (frozenset(), True)
-    assert (found["gw2"].carried, found["gw2"].standby) == ({pair}, False)
+    assert (found["gw2"].carried, found["gw2"].standby) == (frozenset({pair}), False)
     mirrored = Child(CLUSTER, Prefix("2.2.1.0/27"))
     assert seen_from("gw1", *nodes)["edge1"].carried == frozenset()
     assert seen_from("gw2", *nodes)["edge1"].carried == {mirrored}

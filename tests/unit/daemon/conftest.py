@@ -37,9 +37,7 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         self._write_certificate(self.cert, "edge2", key, NOW + timedelta(days=days))
         self.key.touch(mode=0o600)
-        self.key.write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        )
+        self.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
     def keyring(self) -> Keyring:
         return Keyring([self.ca], self.cert, self.key, lambda: self.now)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import trio
+import trio.testing
 
 from fabricd.core.action import Action, Disruption, Kind, Outcome, Tunnel
 from fabricd.core.desired import Surroundings
@@ -33,11 +33,10 @@ from tests.property import world
 BOUND = 100_000
 """Seconds of simulated time in which whatever a test waits for has to happen."""
 
+TURNS = 2_000
+"""More turns of the loop than any test needs: time stands still in a hot loop."""
+
 TEMPLATE = "C=CN, O=StrongSwan, CN={name}"
-
-
-def name_of(action: Action) -> str:
-    return f"{action.kind} {action.target}"
 
 
 @dataclass
@@ -72,7 +71,7 @@ class Part:
         await self._answer()
         outcomes = []
         for action in actions:
-            name = name_of(action)
+            name = action.name
             self.applied.append((trio.current_time(), name))
             error = self.refused.get(name)
             if error is None and name not in self.idle:
@@ -140,7 +139,7 @@ class FakeCharon(Part):
         assert credentials is not None
         return await self.carry_out(actions, self.held.apply)
 
-    async def initiate(self, tunnel: Tunnel, timeout: float) -> None:  # noqa: ASYNC109
+    async def initiate(self, tunnel: Tunnel, timeout: float) -> None:
         await self._answer()
         self.initiated.append((trio.current_time(), tunnel))
         assert tunnel.conn not in self.under_way, "two at once would race for one IKE_SA"
@@ -250,7 +249,9 @@ class SimulatedNode:
         )
         self.metrics = Metrics(self.status)
         self.beats: list[float] = []
+        """When the loop said that it goes round, in seconds since `start`."""
         self.passed: list[float] = []
+        """When a pass was over."""
         self._turned = trio.Event()
 
     def status(self) -> dict[str, Any]:
@@ -262,6 +263,7 @@ class SimulatedNode:
         return dict(found)
 
     async def start(self, nursery: trio.Nursery, beat: float = 15.0) -> None:
+        self._started = trio.current_time()
         self.reconciler.keyring.refresh()
         self.initiator = Initiator(
             self.charon, nursery, self.reconciler.charon_changed, random.Random(2)
@@ -274,11 +276,17 @@ class SimulatedNode:
         await trio.testing.wait_all_tasks_blocked()
 
     def _after_pass(self) -> None:
-        self.beats.append(trio.current_time())
+        self.beats.append(self.time)
+        assert len(self.beats) < TURNS, "a hot loop"
         if self.reconciler.picture.passes > len(self.passed):
-            self.passed.append(trio.current_time())
+            self.passed.append(self.time)
         self._turned.set()
         self._turned = trio.Event()
+
+    @property
+    def time(self) -> float:
+        """Seconds since `start`."""
+        return trio.current_time() - self._started
 
     def list(self, *records: Put) -> None:
         self.reconciler.feed(Listed(records))
@@ -299,6 +307,7 @@ class SimulatedNode:
 
     async def at_rest(self) -> None:
         """Until a pass that has looked at everything finds nothing to do."""
+        await self.passes(1)
         self.reconciler.look_again("test")
         await self.passes(1)
         picture = self.reconciler.picture
@@ -313,7 +322,3 @@ class SimulatedNode:
 
     def counted(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"fabricd_{name}", labels) or 0.0
-
-
-def files(folder: Path) -> Iterable[str]:
-    return sorted(path.name for path in folder.iterdir())

@@ -67,12 +67,14 @@ async def test_no_half_written_record_is_fed(path: Path) -> None:
     assert values == [b"two", b"one"]
 
 
-async def test_an_overwrite_replaces_by_rename(path: Path) -> None:
-    store = DirStore(path)
-    for number in range(3):
-        await store.put("nodes/edge1", b"%d" % number * 10)
-    assert [entry.name for entry in (path / "nodes").iterdir()] == ["edge1.json"]
-    assert (path / "nodes" / "edge1.json").read_bytes() == b"2222222222"
+async def test_who_reads_while_it_is_written_sees_the_old_or_the_new(path: Path) -> None:
+    store, edge1 = DirStore(path), path / "nodes" / "edge1.json"
+    await store.put("nodes/edge1", b"old")
+    with edge1.open("rb") as reader:
+        await store.put("nodes/edge1", b"new")
+        assert reader.read() == b"old"
+    assert edge1.read_bytes() == b"new"
+    assert list((path / "nodes").iterdir()) == [edge1]
 
 
 @pytest.mark.parametrize(
@@ -135,11 +137,13 @@ async def test_a_folder_replaced_is_no_deletion(path: Path) -> None:
     async with following(DirStore(path)) as seen:
         await seen.until_records(edge1="one", edge2="two")
         (path / "nodes").rename(path / "old")
+        await trio.testing.wait_all_tasks_blocked(0.02)  # it has noticed
         fresh.rename(path / "nodes")
         await seen.until_records(edge1="one", edge2="zwei")
         (path / "old" / "edge1.json").write_text("nobody looks here any more")
         (path / "nodes" / "edge3.json").write_text("three")
         await seen.until_records(edge1="one", edge2="zwei", edge3="three")
+    assert not seen.lost()
     assert seen.deleted == []
 
 

@@ -1,0 +1,160 @@
+"""Whatever stops, dies, starts or is taken away: between nodes no pod's packet is seen in clear.
+
+Every node has a default route to a router that would carry what leaks, and pods that never stop
+sending. (Between node1 and node2 goes the cluster's own network, which is in clear here: so only
+packets of edges' pods count on node1's uplink, and no pod of node2's takes part.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.capture import Capture
+from lab.fabric import Fabric
+from lab.process import wait_until
+from lab.topology import RECORDS, UNDERLAY
+from tests.lab.observe import SOON, Pings, own_fabric, wait_peers, wait_status
+
+EDGES = ("edge2", "edge3")
+NODES = ("node1", *EDGES)
+BOTH_WAYS = (
+    ("pod-edge2", "pod-node1"),
+    ("pod-node1", "pod-edge2"),
+    ("pod-edge2", "pod-edge3"),
+    ("pod-edge3", "pod-edge2"),
+)
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Fabric]:
+    """Up, and the edges were watched from before fabricd's first start on."""
+    with own_fabric() as whole:
+        for name in NODES:
+            whole.namespaces[name].add_route("default", UNDERLAY["node2"])
+        whole.start_services()
+        for name, record in RECORDS.items():
+            whole.put_record(name, record)
+        with nothing_in_clear(whole, *EDGES):
+            whole.start_daemons()
+            whole.wait_converged()
+        yield whole
+
+
+@contextmanager
+def watched(fabric: Fabric, *names: str) -> Iterator[dict[str, list[str]]]:
+    """Watch the nodes' uplinks; afterwards the dict holds what pods sent there in clear."""
+    clear: dict[str, list[str]] = {}
+    uplinks = [uplink(fabric, name) for name in names]
+    for capture in uplinks:
+        capture.start()
+    try:
+        yield clear
+        # What went out before the end has to be in the account: so has what goes out now.
+        seen = [len(capture.encrypted()) for capture in uplinks]
+        fabric.wait_ping("pod-edge2", "pod-node1")
+        fabric.wait_ping("pod-edge2", "pod-edge3")
+        wait_until(
+            lambda: all(len(c.encrypted()) > n for c, n in zip(uplinks, seen, strict=True)),
+            "the captures have seen the last packets",
+            SOON,
+        )
+    finally:
+        for capture in uplinks:
+            capture.stop()
+    clear.update({capture.link: capture.clear() for capture in uplinks})
+
+
+@contextmanager
+def nothing_in_clear(fabric: Fabric, *names: str) -> Iterator[None]:
+    """On the nodes' uplinks is ESP, and of pods nothing else."""
+    with watched(fabric, *names) as clear:
+        yield
+    assert not [packet for packets in clear.values() for packet in packets]
+
+
+def uplink(fabric: Fabric, name: str) -> Capture:
+    if name in EDGES:
+        return fabric.uplink(name)
+    return Capture(fabric.namespaces["wan"], f"p-{name}", ("2.0.0.0/8",))
+
+
+@contextmanager
+def sending(fabric: Fabric) -> Iterator[None]:
+    """Pods ping one another all the while, whether they are answered or not."""
+    pings = [Pings(fabric, *path) for path in BOTH_WAYS]
+    try:
+        for ping in pings:
+            ping.wait_answer()
+        yield
+        for ping in pings:
+            ping.wait_answer()
+    finally:
+        for ping in pings:
+            ping.stop()
+
+
+def restart_fabricd(fabric: Fabric) -> None:
+    for name in NODES:
+        fabric.stop_fabricd(name)
+        fabric.start_fabricd(name)
+
+
+def kill_fabricd(fabric: Fabric) -> None:
+    for name in NODES:
+        fabric.kill_fabricd(name)
+        fabric.start_fabricd(name)
+
+
+def restart_charon(fabric: Fabric) -> None:
+    for name in NODES:
+        fabric.nodes[name].charon.restart()
+
+
+def kill_charon(fabric: Fabric) -> None:
+    for name in NODES:
+        fabric.nodes[name].charon.kill()
+    for name in NODES:
+        wait_status(fabric, name, "misses charon", lambda seen: not seen["charon"]["ok"])
+        fabric.nodes[name].charon.start()
+
+
+def kill_both(fabric: Fabric) -> None:
+    """Then nobody is there to put anything right."""
+    for name in EDGES:
+        fabric.kill_fabricd(name)
+        fabric.nodes[name].charon.kill()
+    for path in BOTH_WAYS:
+        assert fabric.ping(*path) == 3
+    for name in EDGES:
+        fabric.nodes[name].charon.start()
+        fabric.start_fabricd(name)
+
+
+def part(fabric: Fabric) -> None:
+    fabric.put_record("edge3", {**RECORDS["edge3"], "community": ""})
+    for name in EDGES:
+        wait_peers(fabric, name, "node1")
+    assert fabric.ping("pod-edge2", "pod-edge3") == 3
+    fabric.put_record("edge3", RECORDS["edge3"])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [restart_fabricd, kill_fabricd, restart_charon, kill_charon, kill_both, part],
+)
+def test_nothing_leaves_in_clear(fabric: Fabric, event: Callable[[Fabric], None]) -> None:
+    with nothing_in_clear(fabric, *NODES), sending(fabric):
+        event(fabric)
+        fabric.wait_converged(timeout=120)
+
+
+def test_a_leak_would_have_been_seen(fabric: Fabric) -> None:
+    leak = ("priority", "100", "to", "2.2.2.32/27", "lookup", "main")
+    with watched(fabric, "edge2") as clear:
+        fabric.namespaces["edge2"].ip("rule", "add", *leak)
+        assert fabric.ping("pod-edge2", "pod-edge3") == 3
+        fabric.namespaces["edge2"].ip("rule", "delete", *leak)
+    assert [line for line in clear["p-edge2"] if "2.2.2.2 > 2.2.2.34" in line]

@@ -1,0 +1,78 @@
+"""fabricd stops, dies and starts: tunnels, routes and pods never notice."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.fabric import Fabric, FabricNode
+from tests.lab.observe import (
+    Log,
+    get,
+    metrics,
+    no_ping_lost,
+    status,
+    wait_status,
+    whole,
+)
+
+NODES = ("node1", "edge2", "edge3")
+
+
+@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_a_restart_changes_nothing_and_loses_no_packet(fabric: Fabric, name: str, how: str) -> None:
+    before = whole(fabric)
+    log = Log(fabric, name)
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        end(fabric.nodes[name], how)
+        assert whole(fabric) == before
+        fabric.start_fabricd(name)
+        wait_status(fabric, name, "is in sync", lambda seen: seen["synced"])
+        fabric.wait_converged()
+        assert metrics(fabric, name)["fabricd_reconcile_passes_total"] >= 1
+    assert whole(fabric) == before
+    assert actions(log) == []
+    assert fabric.fabricctl(name, "plan") == "nothing to do\n"
+    assert not [series for series in metrics(fabric, name) if "actions_total" in series]
+
+
+def test_a_restart_without_the_store_goes_on_from_the_snapshot(fabric: Fabric) -> None:
+    before = whole(fabric)
+    logs = {name: Log(fabric, name) for name in NODES}
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        fabric.etcd.kill()
+        for name in NODES:
+            end(fabric.nodes[name], "SIGKILL")
+            fabric.start_fabricd(name)
+        for name, log in logs.items():
+            line = log.wait("store does not answer: going on with the last good records")
+            assert line["nodes"] == 3
+            wait_status(
+                fabric,
+                name,
+                "has its tunnels",
+                lambda seen: [peer["up"] for peer in seen["peers"]] == [True, True],
+            )
+            assert not status(fabric, name)["synced"]
+            code, reason = get(fabric, name, "/readyz")
+            assert code == 503
+            assert reason.startswith("store: ")
+        assert whole(fabric) == before
+
+        fabric.etcd.start()
+        fabric.wait_converged()
+    assert whole(fabric) == before
+    assert [actions(log) for log in logs.values()] == [[], [], []]
+
+
+def end(node: FabricNode, how: str) -> None:
+    """SIGTERM is obeyed in order, SIGKILL is not even heard."""
+    assert node.fabricd is not None
+    if how == "SIGTERM":
+        assert node.fabricd.stop() == 0
+    else:
+        node.fabricd.kill()
+
+
+def actions(log: Log) -> list[str]:
+    return [f"{line['kind']} {line['target']}" for line in log.lines("action")]
