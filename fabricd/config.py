@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 
 from fabricd.core.desired import USERSPACE_LINK
 from fabricd.core.ownership import DEAD_END
+from fabricd.core.records import check_identity
 from fabricd.model import NAME_PATTERN, Prefix, address, network, prefix
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
@@ -255,6 +256,10 @@ def _check_ike(section: IkeSection) -> Iterator[tuple[str, str]]:
     yield from _check_socket_path(section.socket.removeprefix("unix://"))
     if "{name}" not in section.identity:
         yield "identity", "has no {name} in it: all nodes would have one identity"
+    try:
+        check_identity(section.identity.replace("{name}", "name"))
+    except ValueError as error:
+        yield "identity", str(error)
 
 
 def _check_control(section: ControlSection) -> Iterator[tuple[str, str]]:

@@ -71,7 +71,7 @@ class Claims:
                     f"{subnet} contains {owner.endpoint}, the endpoint of nodes/{owner.name}, "
                     "which has to stay reachable outside the tunnels"
                 )
-        endpoint = _endpoint_prefix(node)
+        endpoint = endpoint_prefix(node)
         if endpoint is not None:
             own = next((s for s in node.subnets if network(s).overlaps(network(endpoint))), None)
             if own is not None:
@@ -87,13 +87,13 @@ class Claims:
         """Accept all that `node` claims."""
         for subnet in node.subnets:
             self._subnets.add(subnet, node)
-        endpoint = _endpoint_prefix(node)
+        endpoint = endpoint_prefix(node)
         if endpoint is not None:
             self._endpoints.add(endpoint, node)
         self._identities[_identity_key(node)] = node
 
 
-def _endpoint_prefix(node: Node) -> Prefix | None:
+def endpoint_prefix(node: Node) -> Prefix | None:
     """The endpoint as a prefix of one address; None when it is absent or a DNS name."""
     if node.endpoint is None:
         return None

@@ -6,12 +6,13 @@ surroundings are (the link that carries tunnels, the node's own addresses) is an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
 from fabricd.core.action import Tunnel
+from fabricd.core.claims import endpoint_prefix
 from fabricd.core.ownership import (
     DEAD_END,
     LINK_ALIAS,
@@ -20,6 +21,7 @@ from fabricd.core.ownership import (
     TABLE,
     conn_name,
     owns_address,
+    owns_link,
 )
 from fabricd.core.state import (
     Child,
@@ -84,8 +86,9 @@ class Surroundings:
     """All edge pods live in these."""
     bridge: str
     """Name of the pods' bridge on an edge."""
-    tunnel_link: str = DEAD_END
-    """Where routes to peers lead: the dead end with the kernel's ESP, charon's tun device else."""
+    tunnel_link: str | None = DEAD_END
+    """Where routes to peers lead: the dead end with the kernel's ESP, charon's tun device else.
+    None: neither can be had."""
     local_addresses: tuple[Address, ...] = ()
     """The node's own addresses: a gateway takes the source of its routes from among them."""
     identity: Identity | None = None
@@ -176,7 +179,7 @@ def _kernel(
 
 
 def _fail_closed(
-    self: Node | None, nodes: Iterable[Node], networks: tuple[Prefix, ...]
+    self: Node | None, nodes: Collection[Node], networks: tuple[Prefix, ...]
 ) -> list[Route]:
     """Routes that refuse what would otherwise follow the default route in clear text."""
     result = []
@@ -194,6 +197,12 @@ def _fail_closed(
         Route(TABLE, net, RouteKind.UNREACHABLE, metric=FAIL_CLOSED_METRIC)
         for net in sorted(refused)
     ]
+    # An underlay inside a network of the fabric: what the tunnels themselves use stays reachable.
+    result += [
+        Route(TABLE, endpoint, RouteKind.THROW, metric=FAIL_CLOSED_METRIC)
+        for endpoint in sorted(set(filter(None, map(endpoint_prefix, nodes))))
+        if _within(endpoint, refused)
+    ]
     if self is not None and self.role is Role.EDGE:
         # The node's own pods are reached as the main table says.
         result += [
@@ -203,7 +212,7 @@ def _fail_closed(
 
 
 def _to_peers(self: Node | None, found: tuple[Peering, ...], around: Surroundings) -> list[Route]:
-    if self is None:
+    if self is None or around.tunnel_link is None:
         return []
     sources = {n: _source(self, n, around) for n in (4, 6)}
     remotes = sorted({child.remote for peering in found for child in peering.carried})
@@ -295,8 +304,9 @@ def local_addresses(state: KernelState) -> tuple[Address, ...]:
     )
 
 
-def tunnel_link(state: KernelState, userspace_esp: bool | None) -> str:
-    """Where the routes to peers have to lead.
+def tunnel_link(state: KernelState, userspace_esp: bool | None) -> str | None:
+    """Where the routes to peers have to lead; None when another link has the dead end's name,
+    out of which clear text could go anywhere.
 
     charon's `kernel-libipsec` decrypts and encrypts between sockets and a tun device that it
     makes itself; without that device, or with the kernel's own ESP, they lead to the dead end.
@@ -305,4 +315,5 @@ def tunnel_link(state: KernelState, userspace_esp: bool | None) -> str:
     device = state.links.get(USERSPACE_LINK)
     if userspace_esp is not False and device is not None and device.kind == "tun":
         return USERSPACE_LINK
-    return DEAD_END
+    dead_end = state.links.get(DEAD_END)
+    return DEAD_END if dead_end is None or owns_link(dead_end) else None

@@ -41,7 +41,9 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The source does not answer: what it said last stays in force, but nothing is deleted."""
+    """The source does not answer: what it said last stays in force, but nothing is deleted. The
+    next event is Listed: only that brings the source back in sync.
+    """
 
     reason: str
 

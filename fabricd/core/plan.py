@@ -1,8 +1,8 @@
 """From differences to ordered actions: the one place that knows order and disruption.
 
 Additions come first, each thing after what it stands on; removals follow. So a route, a
-connection or an SA is replaced by making the new before breaking the old. A plan of the state
-that a plan leads to is empty.
+connection or an SA is replaced by making the new before breaking the old. The plan of a state
+that a plan has led to is empty, or tidies up the SAs that were replaced and is empty then.
 """
 
 from __future__ import annotations
@@ -134,6 +134,9 @@ def _links(desired: DesiredState, kernel: KernelState) -> Iterator[Action]:
         found = observed.get(name)
         if found is None:
             yield _act(Kind.LINK_ADD, name, link, f"{_WANTED}, it is missing")
+        elif owns_link(found) and found.kind != link.kind:
+            reason = f"it is a {found.kind}, not a {link.kind}"
+            yield _act(Kind.LINK_REMOVE, name, found, reason, Disruption.DROP)
         elif owns_link(found) and found.up != link.up:
             yield _act(Kind.LINK_SET, f"{name} up", link, f"{_WANTED}, it is down")
     for name, link in observed.items():

@@ -77,7 +77,7 @@ class Decoded:
     warnings: tuple[str, ...] = ()
 
 
-class _FieldFault(Exception):
+class _FieldFault(ValueError):
     """Carries a reason from a field's check to the loop below; never leaves this file."""
 
 
@@ -240,7 +240,9 @@ def _members(names: list[str]) -> frozenset[str]:
 
 
 def check_identity(text: str) -> str:
-    """The identity without the blanks around it; a fault when charon could read more into it."""
+    """The identity without the blanks around it; ValueError when charon could read more into it
+    than one name.
+    """
     stripped = text.strip()
     if len(stripped) > 255 or not (_DN.fullmatch(stripped) or _FQDN_OR_EMAIL.fullmatch(stripped)):
         raise _FieldFault(

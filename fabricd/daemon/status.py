@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fabricd import __version__
-from fabricd.core.ownership import conn_name
+from fabricd.core.ownership import DEAD_END, conn_name
 from fabricd.core.plan import foreign_link
 from fabricd.core.sas import ESTABLISHED, carries, installed, pair_of, sas_by_conn
 from fabricd.core.state import Child, ChildSa, IkeSa
@@ -140,7 +140,13 @@ def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
         yield f"credentials: {fault}"
     if picture.kernel is not None:
         for link in foreign_link(picture.desired, picture.kernel):
-            yield f"link {link.name} was not made by fabricd: used as it is, never changed"
+            if link.name == DEAD_END:
+                yield (
+                    f"another link is named {DEAD_END}, out of which clear text could go: with the "
+                    "kernel's ESP there are no routes to peers until it is removed or renamed"
+                )
+            else:
+                yield f"link {link.name} was not made by fabricd: used as it is, never changed"
     yield from (f"{action}: {error}" for action, error in sorted(picture.failures.items()))
     if about.snapshot_fault:
         yield f"the last good records on disk: {about.snapshot_fault}"

@@ -167,13 +167,14 @@ class Effector:
         """Add a rule; those of ours at the same place that somebody has changed go first, for the
         kernel refuses a rule while one with more selectors stands there.
         """
-        there = await observer.read_rules(self._netlink)
-        if rule in there:
-            return None
-        for other in there:
-            if (other.family, other.priority) == (rule.family, rule.priority):
+        for other in await observer.read_rules(self._netlink):
+            same_place = (other.family, other.priority) == (rule.family, rule.priority)
+            if same_place and other != rule:
                 await self._send(codec.remove_rule(other))
-        return await self._send(codec.add_rule(rule))
+        refusal = await self._send(codec.add_rule(rule))
+        if refusal is not None and refusal.code == errno.EEXIST:
+            return None if rule in await observer.read_rules(self._netlink) else refusal
+        return refusal
 
     # ------------------------------------------------------------ routes
 

@@ -32,7 +32,7 @@ def state_of(
     name: str,
     records: dict[str, bytes] = SEED,
     networks: tuple[str, ...] = ("2.0.0.0/8",),
-    link: str = "fabric0",
+    link: str | None = "fabric0",
     local: tuple[str, ...] = (),
     identity: Identity | None = IDENTITY,
 ) -> DesiredState:
@@ -174,6 +174,21 @@ def test_a_subnet_outside_of_the_networks_is_refused_by_itself() -> None:
 def test_a_network_that_is_just_the_nodes_own_subnet() -> None:
     state = state_of("edge3", {"edge3": EDGE3}, networks=("2.2.2.64/27",))
     assert routes(state) == {"throw 2.2.2.64/27 table 198 metric 10000"}
+
+
+def test_an_underlay_inside_a_network_of_the_fabric_stays_reachable() -> None:
+    state = state_of("edge1", networks=("2.0.0.0/8", "10.0.0.0/8"))
+    assert "unreachable 10.0.0.0/8 table 198 metric 10000" in routes(state)
+    assert "throw 10.20.8.6/32 table 198 metric 10000" in routes(state)
+    assert not any("10.20.8" in route for route in routes(state_of("edge1")))
+
+
+def test_without_a_safe_link_there_is_no_way_to_peers() -> None:
+    foreign = KernelState(links={"fabric0": Link("fabric0", "bridge", True, "theirs")})
+    assert tunnel_link(foreign, False) is None
+    found = routes(state_of("edge1", link=None))
+    assert not any("dev" in route for route in found)
+    assert "unreachable 10.233.0.0/16 table 198 metric 10000" in found
 
 
 def test_charons_own_device_carries_the_tunnels_if_it_does_esp() -> None:

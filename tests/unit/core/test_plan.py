@@ -180,6 +180,11 @@ def test_a_foreign_link_in_the_place_of_ours_is_used_and_not_changed() -> None:
     assert foreign_link(WANT, kernel()) == ()
 
 
+def test_a_link_of_ours_of_another_kind_makes_room() -> None:
+    veth = Link("fabric0", "veth", up=True, alias="fabricd")
+    assert steps(kernel(links={"fabric0": veth})) == ["link.remove fabric0"]
+
+
 def test_links_by_their_alias() -> None:
     ours = Link("old0", "bridge", up=True, alias="fabricd")
     theirs = Link("docker0", "bridge", up=True, alias="fabricd2")
