@@ -32,7 +32,7 @@ lint: setup ## Style, types and the floors between the packages
 	$(bin)/lint-imports
 
 bench: setup ## The benchmarks
-	@PYTHONPATH=contrib:tests $(bin)/python -m bench $(ARGS)
+	@PYTHONPATH=contrib $(bin)/python -m tests.bench $(ARGS)
 
 constraints: ## Resolve the dependencies anew, with hashes
 	@contrib/constraints.sh

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from fabricd.core.desired import USERSPACE_LINK
 from fabricd.core.ownership import DEAD_END
 from fabricd.core.records import check_identity
+from fabricd.core.surroundings import USERSPACE_LINK
 from fabricd.model import NAME_PATTERN, Prefix, address, network, prefix
 
 NonEmpty = Annotated[str, Meta(min_length=1)]

@@ -15,12 +15,13 @@ from fabricd.cli.output import Document
 from fabricd.cli.plan import plan_document
 from fabricd.cli.status import rejected_document
 from fabricd.config import Config, ConfigError, parse
-from fabricd.core.desired import Identity, Surroundings, desired
+from fabricd.core.desired import desired
 from fabricd.core.events import Listed
 from fabricd.core.ownership import AUTHORITY_PREFIX
 from fabricd.core.plan import plan
 from fabricd.core.rib import InForce, Rib
 from fabricd.core.state import IkeState, KernelState
+from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.daemon.keyring import Keyring
 from fabricd.sources import DirStore
 

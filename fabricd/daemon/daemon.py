@@ -18,9 +18,10 @@ import trio
 
 from fabricd import __version__
 from fabricd.config import Config
-from fabricd.core.desired import FORWARDING, Surroundings
 from fabricd.core.events import Event, Lost
 from fabricd.core.rib import Rib
+from fabricd.core.routing import FORWARDING
+from fabricd.core.surroundings import Surroundings
 from fabricd.daemon import serve, snapshot
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring

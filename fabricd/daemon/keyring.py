@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fabricd.core.desired import Identity
+from fabricd.core.surroundings import Identity
 from fabricd.ike import CredentialError, Credentials, load_credentials
 from fabricd.ike.codec import TEMPLATE
 

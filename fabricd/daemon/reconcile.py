@@ -19,18 +19,13 @@ import structlog
 import trio
 
 from fabricd.core.action import Action, Kind, Outcome, Part, Tunnel
-from fabricd.core.desired import (
-    DesiredState,
-    Surroundings,
-    desired,
-    local_addresses,
-    tunnel_link,
-)
+from fabricd.core.desired import DesiredState, desired
 from fabricd.core.events import Event, Lost
 from fabricd.core.plan import foreign_link, plan
 from fabricd.core.rib import InForce, Rib
 from fabricd.core.sas import ESTABLISHED, carries, sas_by_conn
 from fabricd.core.state import Child, Conn, IkeSa, IkeState, KernelState, Link
+from fabricd.core.surroundings import Surroundings, local_addresses, tunnel_link
 from fabricd.daemon.causes import DRIFT, Causes
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring

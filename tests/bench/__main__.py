@@ -1,4 +1,4 @@
-"""`python -m bench`: ratios against what is measured in the same run, on the same machine.
+"""`python -m tests.bench`: ratios against what is measured in the same run, on the same machine.
 
 Each row is a figure of fabricd divided by a floor: the least that any program must do for the
 same result. Prints a table and writes `.cache/bench.json`.
@@ -16,14 +16,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import convergence
-from bench.row import Row
+from tests.bench import convergence
+from tests.bench.row import Row
 
 ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="per row (%(default)s)")
     parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "bench.json")
     arguments = parser.parse_args()

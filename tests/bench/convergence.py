@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.events import ChildEvents
-from bench.row import Row
 from lab import rundir
 from lab.fabric import RECORDS, UNDERLAY, Fabric, FabricNode
 from lab.pki import Authority
 from lab.process import Process, wait_until
+from tests.bench.events import ChildEvents
+from tests.bench.row import Row
 
 PREFIX = "bench-"
 FLOOR_KEY = "/floor"
@@ -36,7 +36,7 @@ def rows(rounds: int) -> Iterator[Row]:
 
 
 def _measure(fabric: Fabric, rounds: int) -> Iterator[Row]:
-    fabric.start_all(RECORDS | {"edge3": _edge3(joined=False)})
+    fabric.start_all({**RECORDS, "edge3": _edge3(joined=False)})
     fabric.wait_converged()
     floors = _start_floor(fabric)
     events = [ChildEvents(fabric.nodes[name].charon.socket_path) for name in ("edge2", "edge3")]
@@ -77,13 +77,12 @@ def _floor(fabric: Fabric, events: list[ChildEvents], floors: list[Process], ear
         fabric.etcd.put(FLOOR_KEY, "up" if up else "down")
 
     seconds = _round(put, events, ("floor", "floor"))
-    for process in floors:
-        wait_until(
-            lambda p=process: p.log.read_text().count("done") == 2 * (earlier + 1),
-            "the floor is done",
-            watch=[process],
-            interval=0.01,
-        )
+    wait_until(
+        lambda: all(p.log.read_text().count("done") == 2 * (earlier + 1) for p in floors),
+        "the floor is done",
+        watch=floors,
+        interval=0.01,
+    )
     return seconds
 
 
@@ -99,7 +98,7 @@ def _round(put: Callable[..., None], events: list[ChildEvents], conns: tuple[str
     put(up=False)
     for listener, conn in zip(events, conns, strict=True):
         listener.wait(conn, up=False, after=down)
-    return max(ends) - start
+    return float(max(ends) - start)
 
 
 def _rss(node: FabricNode) -> float:
@@ -138,8 +137,10 @@ def _start_floor(fabric: Fabric) -> list[Process]:
             json.dumps(spec),
             name=f"{me}-floor",
         )
-        wait_until(
-            lambda p=process: "ready" in p.log.read_text(), f"{me}'s floor watches", watch=[process]
-        )
         processes.append(process)
+    wait_until(
+        lambda: all("ready" in process.log.read_text() for process in processes),
+        "the floor watches",
+        watch=processes,
+    )
     return processes

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from fabricd.core.desired import Identity, Surroundings
 from fabricd.core.events import Listed, Put
 from fabricd.core.ownership import NUMBER, TABLE
 from fabricd.core.rib import InForce, Rib
@@ -26,6 +25,7 @@ from fabricd.core.state import (
     Rule,
     Sysctl,
 )
+from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.model import Prefix
 from tests.property.world import Machine
 

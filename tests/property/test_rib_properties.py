@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabricd.core.desired import Surroundings, desired
+from fabricd.core.desired import desired
 from fabricd.core.events import Changed, Delete, Event, Listed, Lost, Put
 from fabricd.core.rib import InForce, Rib
+from fabricd.core.surroundings import Surroundings
 from fabricd.model import Role, network
 from tests.property.strategies import (
     KEYS,

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from fabricd.core.action import KERNEL_KINDS, Action, Kind, Tunnel
-from fabricd.core.desired import MAIN_TABLE, DesiredState, Surroundings, desired, local_addresses
-from fabricd.core.desired import tunnel_link as find_tunnel_link
+from fabricd.core.desired import DesiredState, desired
 from fabricd.core.ownership import NUMBER
 from fabricd.core.plan import plan
 from fabricd.core.rib import InForce
+from fabricd.core.routing import MAIN_TABLE
 from fabricd.core.sas import carries, installed, pair_of
 from fabricd.core.state import (
     ChildSa,
@@ -35,6 +35,8 @@ from fabricd.core.state import (
     Sysctl,
     parse_child_name,
 )
+from fabricd.core.surroundings import Surroundings, local_addresses
+from fabricd.core.surroundings import tunnel_link as find_tunnel_link
 from fabricd.model import Prefix, family, network
 
 

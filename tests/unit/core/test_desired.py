@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from fabricd.core.action import Tunnel
-from fabricd.core.desired import (
-    NOTHING,
-    DesiredState,
-    Identity,
-    Surroundings,
-    desired,
-    local_addresses,
-    tunnel_link,
-)
+from fabricd.core.desired import NOTHING, DesiredState, desired
 from fabricd.core.events import Listed, Put
 from fabricd.core.ownership import NUMBER
 from fabricd.core.plan import describe_route
 from fabricd.core.rib import Rib
 from fabricd.core.state import IfAddress, KernelState, Link, Rule, Sysctl
+from fabricd.core.surroundings import Identity, Surroundings, local_addresses, tunnel_link
 from fabricd.model import Address, Prefix
 
 IDENTITY = Identity(frozenset({"fabric-ca-1"}), "key1", "digest1")

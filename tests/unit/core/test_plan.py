@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fabricd.core.action import Action, Disruption, Kind
-from fabricd.core.desired import NOTHING, DesiredState, Identity, Surroundings, desired
+from fabricd.core.desired import NOTHING, DesiredState, desired
 from fabricd.core.ownership import NUMBER
 from fabricd.core.plan import ORDER, REMOVALS, foreign_link, plan
 from fabricd.core.state import (
@@ -23,6 +23,7 @@ from fabricd.core.state import (
     Rule,
     Sysctl,
 )
+from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.model import Node, Prefix, Role
 
 EDGE = Node("edge1", Role.EDGE, (Prefix("2.2.2.0/27"),), "CN=edge1", "10.20.8.4")

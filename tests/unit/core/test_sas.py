@@ -7,9 +7,10 @@ from itertools import count
 import pytest
 
 from fabricd.core.action import Disruption
-from fabricd.core.desired import DesiredState, Identity, Surroundings, desired
+from fabricd.core.desired import DesiredState, desired
 from fabricd.core.sas import carries, installed, pair_of, sa_actions, sas_by_conn
 from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, parse_child_name
+from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.model import Node, Prefix, Role
 
 ONE, TWO = Prefix("2.2.2.0/27"), Prefix("2.2.2.32/27")

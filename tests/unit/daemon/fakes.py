@@ -15,10 +15,10 @@ import trio
 import trio.testing
 
 from fabricd.core.action import Action, Disruption, Kind, Outcome, Tunnel
-from fabricd.core.desired import Surroundings
 from fabricd.core.events import Changed, Event, Listed, Put
 from fabricd.core.rib import Rib
 from fabricd.core.state import IkeState, KernelState
+from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.reconcile import Reconciler

@@ -10,9 +10,9 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from fabricd.core.desired import MAIN_TABLE
 from fabricd.core.events import Delete, Lost
 from fabricd.core.ownership import NUMBER, TABLE
+from fabricd.core.routing import MAIN_TABLE
 from fabricd.core.state import Route, RouteKind, Sysctl
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.reconcile import BOOT_GRACE, PATIENCE, PAUSE, RETRY, SWEEP

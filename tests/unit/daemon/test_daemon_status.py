@@ -11,10 +11,11 @@ import msgspec
 import pytest
 import trio
 
-from fabricd.core.desired import Surroundings, desired
+from fabricd.core.desired import desired
 from fabricd.core.events import Listed, Lost, Put
 from fabricd.core.rib import Rib
 from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, KernelState, Link
+from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.reconcile import Reconciler

@@ -1,0 +1,66 @@
+"""charon's part of the desired state: a connection a peer, and what this node has to initiate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+from fabricd.core.action import Tunnel
+from fabricd.core.ownership import conn_name
+from fabricd.core.state import Child, Conn
+from fabricd.core.surroundings import Identity
+from fabricd.core.topology import Peering
+from fabricd.model import Node
+
+ANY: Final = "%any"
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """All by the connection's name."""
+
+    conns: Mapping[str, Conn] = field(default_factory=dict)
+    carried: Mapping[str, frozenset[Child]] = field(default_factory=dict)
+    """The pairs that need a CHILD_SA."""
+    tunnels: Mapping[str, tuple[Tunnel, ...]] = field(default_factory=dict)
+    """What this node has to initiate; empty where the peer does."""
+
+
+def connections(
+    self: Node | None, found: tuple[Peering, ...], identity: Identity | None
+) -> Connections:
+    """What charon should hold for these peerings."""
+    conns: dict[str, Conn] = {}
+    carried: dict[str, frozenset[Child]] = {}
+    tunnels: dict[str, tuple[Tunnel, ...]] = {}
+    if self is None or identity is None:
+        return Connections(conns, carried, tunnels)
+    for peering in found:
+        if peering.obstacle:
+            continue
+        conn = _conn(self, peering, identity)
+        conns[conn.name] = conn
+        carried[conn.name] = peering.carried
+        names = sorted(conn.child_name(child) for child in peering.carried) or [""]
+        tunnels[conn.name] = (
+            tuple(Tunnel(conn.name, name) for name in names) if peering.initiate else ()
+        )
+    return Connections(conns, carried, tunnels)
+
+
+def _conn(self: Node, peering: Peering, identity: Identity) -> Conn:
+    # The responder takes the peer from wherever it comes, its certificate decides: so a peer
+    # that moves or sits behind NAT changes nothing here, and needs no record's change.
+    endpoint = peering.peer.endpoint if peering.initiate else None
+    remote_addrs = (endpoint or ANY,)
+    parts = (self.identity, peering.peer.identity, *remote_addrs, identity.digest)
+    return Conn(
+        name=conn_name(peering.peer.name),
+        digest=sha256("\0".join(parts).encode()).hexdigest()[:8],
+        children=peering.children,
+        local_id=self.identity,
+        remote_id=peering.peer.identity,
+        remote_addrs=remote_addrs,
+    )

@@ -1,0 +1,75 @@
+"""What the desired state depends on beside the records: facts about the node and its credentials.
+
+Read off observed states here, so that `core.desired` stays a function of values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fabricd.core.ownership import DEAD_END, owns_address, owns_link
+from fabricd.core.state import KernelState
+from fabricd.model import Address, Prefix, address
+
+USERSPACE_LINK: Final = "ipsec0"
+"""The tun device of strongSwan's `kernel-libipsec` plugin (kernel_libipsec_router.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What this node proves itself with, as far as the desired state depends on it."""
+
+    authorities: frozenset[str]
+    """Names of the CA certificates that charon has to trust."""
+    key: str
+    """Identifier of the private key."""
+    digest: str
+    """Changes with the certificate, the CA set, and the template of a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Facts about the node that are not in any record."""
+
+    name: str
+    """This node's."""
+    networks: tuple[Prefix, ...]
+    """All edge pods live in these."""
+    bridge: str
+    """Name of the pods' bridge on an edge."""
+    tunnel_link: str | None = DEAD_END
+    """Where routes to peers lead: the dead end with the kernel's ESP, charon's tun device else.
+    None: neither can be had."""
+    local_addresses: tuple[Address, ...] = ()
+    """The node's own addresses: a gateway takes the source of its routes from among them."""
+    identity: Identity | None = None
+    """None: credentials can't be used, so charon is left as it is."""
+
+
+def local_addresses(state: KernelState) -> tuple[Address, ...]:
+    """The node's addresses, without prefix lengths, sorted. Not those that we have put there:
+    a route that takes one as its source goes with it.
+    """
+    return tuple(
+        sorted(
+            address(item.address.partition("/")[0])
+            for item in state.addresses.values()
+            if not owns_address(state, item)
+        )
+    )
+
+
+def tunnel_link(state: KernelState, userspace_esp: bool | None) -> str | None:
+    """Where the routes to peers have to lead; None when another link has the dead end's name,
+    out of which clear text could go anywhere.
+
+    charon's `kernel-libipsec` decrypts and encrypts between sockets and a tun device that it
+    makes itself; without that device, or with the kernel's own ESP, they lead to the dead end.
+    `userspace_esp` is None as long as charon has not been asked: then the device tells.
+    """
+    device = state.links.get(USERSPACE_LINK)
+    if userspace_esp is not False and device is not None and device.kind == "tun":
+        return USERSPACE_LINK
+    dead_end = state.links.get(DEAD_END)
+    return DEAD_END if dead_end is None or owns_link(dead_end) else None
