@@ -20,9 +20,13 @@ class Capture:
 
     def start(self) -> None:
         """Returns when packets are seen."""
+        name = f"{self.link}-tcpdump"
+        log = self.namespace.run_dir / f"{name}.log"
+        # Logs are appended to: what an earlier capture on this link wrote does not count.
+        self._earlier = log.stat().st_size if log.exists() else 0
         self._process = self.namespace.popen(
             *("tcpdump", "-l", "-nn", "-i", self.link, self.filter),
-            name=f"{self.link}-tcpdump",
+            name=name,
         )
         wait_until(
             lambda: "listening on" in self._text(),
@@ -44,4 +48,5 @@ class Capture:
         return [line for line in self._text().splitlines() if " IP " in line]
 
     def _text(self) -> str:
-        return self._process.log.read_text(encoding="utf-8", errors="replace")
+        text = self._process.log.read_bytes()[self._earlier :]
+        return text.decode(errors="replace")

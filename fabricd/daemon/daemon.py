@@ -26,8 +26,9 @@ from fabricd.daemon import serve, snapshot
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.notify import Notifier
+from fabricd.daemon.pacing import SWEEP
 from fabricd.daemon.parts import CharonPart, KernelPart
-from fabricd.daemon.reconcile import SWEEP, Reconciler
+from fabricd.daemon.reconcile import Reconciler
 from fabricd.daemon.status import About, document, essence, headline, not_ready
 from fabricd.daemon.store import open_store
 from fabricd.daemon.wakeup import Wakeup

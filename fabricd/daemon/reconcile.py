@@ -7,44 +7,34 @@ to, and who reads the picture is not known here.
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import replace
 from typing import Final
 
 import structlog
 import trio
 
-from fabricd.core.action import Action, Kind, Outcome, Part, Tunnel
-from fabricd.core.desired import DesiredState, desired
+from fabricd.core.action import Action, Part
+from fabricd.core.desired import desired
 from fabricd.core.events import Event, Lost
 from fabricd.core.plan import foreign_link, plan
 from fabricd.core.rib import InForce, Rib
-from fabricd.core.sas import ESTABLISHED, carries, sas_by_conn
-from fabricd.core.state import Child, Conn, IkeSa, IkeState, KernelState, Link
+from fabricd.core.state import IkeState, KernelState, Link
 from fabricd.core.surroundings import Surroundings, local_addresses, tunnel_link
 from fabricd.daemon.causes import DRIFT, Causes
+from fabricd.daemon.convergence import Convergence
+from fabricd.daemon.executor import Executor
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
+from fabricd.daemon.pacing import SWEEP, Pacing, PassResult
 from fabricd.daemon.parts import CharonPart, KernelPart
+from fabricd.daemon.picture import Picture
 from fabricd.daemon.traffic import Traffic
 from fabricd.daemon.wakeup import Wakeup
 from fabricd.errors import Unavailable
 from fabricd.metrics import Metrics
-
-SWEEP: Final = 15.0
-"""Seconds between passes that look at everything even if nothing said so."""
-
-RETRY: Final = (0.5, 30.0)
-"""Seconds until the next pass after one with failures: at first, and in the long run."""
-
-PATIENCE: Final = 5
-"""Passes in a row that may repair drift, or do again what they did or tried before, at once;
-after that, ever longer pauses lie between them, `PAUSE` seconds at most."""
-PAUSE: Final = 5.0
 
 FRESH: Final = 1.0
 """Seconds: who asks for the status gets one of this age, and does not wait longer for it."""
@@ -53,37 +43,6 @@ BOOT_GRACE: Final = 3.0
 """Seconds that the store gets to answer before the snapshot on disk is acted upon."""
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Picture:
-    """What the last pass saw and decided."""
-
-    in_force: InForce
-    desired: DesiredState
-    kernel: KernelState | None = None
-    """None: it could not be observed; `faults` says why."""
-    ike: IkeState | None = None
-    actions: tuple[Action, ...] = ()
-    faults: dict[str, str] = field(default_factory=dict)
-    """By part (`kernel`, `charon`): why it is not available."""
-    failures: dict[str, str] = field(default_factory=dict)
-    """By action (kind and target): why it failed when last tried."""
-    passes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PassResult:
-    """What a pass amounts to, for the timing of the next one."""
-
-    acted: bool
-    """Something was changed."""
-    struggled: bool
-    """Something that was right before had to be put right again, or was done without effect."""
-    refused: bool
-    """An action failed."""
-    failed: bool
-    """Something is wrong that time may mend."""
 
 
 class Reconciler:
@@ -114,10 +73,8 @@ class Reconciler:
         self._userspace_esp: bool | None = None
         self._causes = Causes()
         self._changed: dict[str, float] = {}
-        self._converging: dict[str, float] = {}
-        self._retry = RETRY[0]
-        self._streak = 0
-        self._longest = PAUSE
+        self._convergence = Convergence()
+        self._pacing = Pacing()
         self._done: frozenset[Action] = frozenset()
         self._foreign: tuple[Link, ...] = ()
         self._sweep_at = 0.0
@@ -125,6 +82,7 @@ class Reconciler:
         self._turned = trio.Event()
         empty = rib.in_force()
         self.picture = Picture(empty, desired({}, {}, around))
+        self._executor = Executor(kernel, charon, keyring, self.picture)
         self._derived_from: tuple[InForce, Surroundings] | None = None
 
     # ------------------------------------------------------------ what says "look again"
@@ -224,25 +182,14 @@ class Reconciler:
             metrics.passes.inc()
             metrics.duration.observe(self._clock() - started)
             after_pass()
-            reasons = await self._next_reasons(self._pause(result), after_pass, beat)
-
-    def _pause(self, result: PassResult) -> float:
-        """Seconds until the next pass at the latest."""
-        self._streak = self._streak + 1 if result.struggled or result.refused else 0
-        # What is refused must not keep the rest waiting for long.
-        self._longest = PAUSE if result.struggled else RETRY[0]
-        if not result.failed:
-            self._retry = RETRY[0]
-            return 0.0 if result.acted else math.inf
-        pause, self._retry = self._retry, min(self._retry * 2, RETRY[1])
-        return pause
+            reasons = await self._next_reasons(self._pacing.pause_after(result), after_pass, beat)
 
     async def _next_reasons(
         self, pause: float, after_pass: Callable[[], None], beat: float
     ) -> tuple[str, ...]:
         """Wait for something to do; a sweep when it is due, `retry` when `pause` is over."""
-        if self._streak >= PATIENCE:
-            await self._have_patience(beat)
+        if self._pacing.patience > 0:
+            await self._hold(min(self._pacing.patience, beat))
             after_pass()
         until = self._clock() + pause
         while True:
@@ -263,12 +210,9 @@ class Reconciler:
                 return ("verify" if pause == 0 else "retry",)
             after_pass()
 
-    async def _have_patience(self, beat: float) -> None:
-        """Where somebody else puts things back again and again, don't fight at full speed; a
-        record that changes need not wait.
-        """
-        growing = 0.1 * 2.0 ** min(self._streak - PATIENCE, 10)
-        until = self._clock() + min(growing, self._longest, beat)
+    async def _hold(self, seconds: float) -> None:
+        """Wait, whatever is heard; but a record that changes need not wait."""
+        until = self._clock() + seconds
         heard: dict[str, None] = {}  # a set that keeps order
         while not self._changed and (left := until - self._clock()) > 0:
             heard |= dict.fromkeys(await self._wakeup.wait(left))
@@ -296,12 +240,15 @@ class Reconciler:
             picture.desired, picture.kernel, picture.ike, removals=self.rib.synced
         )
         changed, self._changed = self._changed, {}
-        self._measure_convergence(metrics)
-        outcomes = await self._carry_out(initiator)
+        if picture.ike is not None:
+            for since in self._convergence.reached(picture.desired, picture.ike):
+                metrics.convergence.observe(self._clock() - since)
+        outcomes = await self._executor.carry_out(picture.actions, initiator)
+        touched = {outcome.action.kind.part for outcome in outcomes}
+        self._kernel_stale |= Part.KERNEL in touched
+        self._ike_stale |= Part.CHARON in touched
         causes = {o.action.name: self._causes.of(o.action, changed) for o in outcomes}
-        for outcome in outcomes:
-            self._report(outcome, metrics, causes[outcome.action.name], reasons)
-        picture.failures = {o.action.name: o.error for o in outcomes if o.error is not None}
+        self._executor.report(outcomes, causes, reasons, metrics)
         seen = {Part.KERNEL: picture.kernel, Part.CHARON: picture.ike}
         self._causes.passed(
             picture.desired,
@@ -330,10 +277,10 @@ class Reconciler:
             self._kernel_stale = False  # an event from here on asks for another look
             try:
                 picture.kernel = await self._kernel.observe()
-                self._mend("kernel")
+                picture.mend("kernel")
             except Unavailable as error:
                 picture.kernel = None
-                self._fault(error)
+                picture.fault(error)
         if self._ike_stale:
             self._ike_stale = False
             try:
@@ -341,10 +288,10 @@ class Reconciler:
                 self._ike_seen_at = self._clock()
                 self._userspace_esp = picture.ike.userspace_esp
                 self.traffic.update(picture.ike)
-                self._mend("charon")
+                picture.mend("charon")
             except Unavailable as error:
                 picture.ike = None
-                self._fault(error)
+                picture.fault(error)
 
     def _derive(self) -> None:
         picture = self.picture
@@ -365,9 +312,7 @@ class Reconciler:
                 log.warning("link is not ours, used as it is", link=link.name, alias=link.alias)
         if picture.passes > 0 and self._changed:
             since = min(self._changed.values())
-            for name, conn in picture.desired.conns.items():
-                if old.conns.get(name) != conn:
-                    self._converging.setdefault(name, since)
+            self._convergence.changed(old, picture.desired, since)
 
     def _surroundings(self, kernel: KernelState) -> Surroundings:
         return replace(
@@ -377,76 +322,6 @@ class Reconciler:
             identity=self.keyring.identity,
         )
 
-    # ------------------------------------------------------------ acting
-
-    async def _carry_out(self, initiator: Initiator) -> list[Outcome]:
-        """Carry out the plan's actions in their order, kernel and charon by turns."""
-        outcomes: list[Outcome] = []
-        missing: list[Tunnel] = []
-        for part, group in groupby(self.picture.actions, _part):
-            actions = list(group)
-            if part == "initiator":
-                missing = [a.item for a in actions if isinstance(a.item, Tunnel)]
-            else:
-                outcomes += await self._apply(part, actions)
-        refused = {o.action.target for o in outcomes if o.error is not None}
-        initiator.want(tunnel for tunnel in missing if tunnel.conn not in refused)
-        return outcomes
-
-    async def _apply(self, part: str, actions: Sequence[Action]) -> list[Outcome]:
-        try:
-            if part == "kernel":
-                self._kernel_stale = True
-                return await self._kernel.apply(actions)
-            self._ike_stale = True
-            return await self._charon.apply(actions, self.keyring.credentials)
-        except Unavailable as error:
-            self._fault(error)
-            return [Outcome(action, error.reason) for action in actions]
-
-    def _report(self, outcome: Outcome, metrics: Metrics, why: str, reasons: Sequence[str]) -> None:
-        action = outcome.action
-        words = {
-            "kind": action.kind.value,
-            "target": action.target,
-            "disruption": action.disruption.value,
-            "reason": action.reason,
-            "cause": why,
-            "trigger": ", ".join(reasons),
-        }
-        metrics.actions.labels(action.kind.value, "failed" if outcome.error else "done").inc()
-        if outcome.error is not None:
-            if self.picture.failures.get(action.name) != outcome.error:
-                log.error("action failed", error=outcome.error, **words)
-            return
-        if why == DRIFT:
-            metrics.repairs.labels(action.kind.drift).inc()
-        log.info("action", **words)
-
-    # ------------------------------------------------------------ keeping the picture true
-
-    def _fault(self, error: Unavailable) -> None:
-        if self.picture.faults.get(error.part) != error.reason:
-            log.warning("not available", part=error.part, reason=error.reason)
-        self.picture.faults[error.part] = error.reason
-
-    def _mend(self, part: str) -> None:
-        if self.picture.faults.pop(part, None) is not None:
-            log.info("available again", part=part)
-
-    def _measure_convergence(self, metrics: Metrics) -> None:
-        picture = self.picture
-        if picture.ike is None or not self._converging:
-            return
-        sas = sas_by_conn(picture.ike)
-        for name, since in list(self._converging.items()):
-            conn = picture.desired.conns.get(name)
-            if conn is None:
-                del self._converging[name]
-            elif _is_up(conn, picture.desired.carried[name], sas.get(name, ())):
-                metrics.convergence.observe(self._clock() - since)
-                del self._converging[name]
-
     def _forget_peers(self, initiator: Initiator) -> None:
         """A peer that is gone leaves no series behind."""
         gone = (
@@ -455,16 +330,3 @@ class Reconciler:
         if gone and self.picture.desired.ike:
             self.traffic.forget(gone)
             initiator.forget(gone)
-
-
-def _is_up(conn: Conn, carried: Iterable[Child], sas: Iterable[IkeSa]) -> bool:
-    """Whether the connection's tunnel is there, as it is set up now."""
-    established = [sa for sa in sas if sa.state in ESTABLISHED]
-    names = {child.name for sa in established for child in sa.children if carries(child)}
-    return bool(established) and names.issuperset(map(conn.child_name, carried))
-
-
-def _part(action: Action) -> str:
-    if action.kind is Kind.CHILD_INITIATE:
-        return "initiator"
-    return action.kind.part

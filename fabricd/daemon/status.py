@@ -17,7 +17,8 @@ from fabricd.core.sas import ESTABLISHED, carries, installed, pair_of, sas_by_co
 from fabricd.core.state import Child, ChildSa, IkeSa
 from fabricd.core.topology import Peering
 from fabricd.daemon.initiator import Initiator
-from fabricd.daemon.reconcile import Picture, Reconciler
+from fabricd.daemon.picture import Picture
+from fabricd.daemon.reconcile import Reconciler
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,14 @@ def wait_peers(fabric: Fabric, name: str, *peers: str, timeout: float = SOON) ->
     )
 
 
+def wait_converged(fabric: Fabric, timeout: float = SOON) -> None:
+    """Wait until every node is in sync and has exactly its tunnels, all up."""
+    for name in fabric.nodes:
+        wait_status(fabric, name, "is in sync", lambda seen: seen["synced"], timeout)
+    for name in fabric.nodes:
+        wait_peers(fabric, name, *fabric.expected_peers(name), timeout=timeout)
+
+
 def look_again(fabric: Fabric, name: str) -> None:
     """SIGHUP, as `systemctl reload` sends it: look at everything now, not at the next sweep."""
     fabricd = fabric.nodes[name].fabricd

@@ -11,7 +11,7 @@ import pytest
 from lab.fabric import Fabric
 from lab.process import CommandError
 from lab.topology import RECORDS
-from tests.lab.observe import metrics, no_ping_lost, wait_status, whole
+from tests.lab.observe import metrics, no_ping_lost, wait_converged, wait_status, whole
 
 NODES = ("node1", "edge2", "edge3")
 
@@ -140,7 +140,7 @@ def test_of_a_good_record_that_becomes_wrong_the_good_version_stays_in_force(
         fabric.put_record("edge3", RECORDS["edge3"])
         for name in NODES:
             wait_status(fabric, name, "has no rejected record", lambda seen: not seen["rejected"])
-    fabric.wait_converged()
+    wait_converged(fabric)
     assert whole(fabric) == before
 
 

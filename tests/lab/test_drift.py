@@ -26,6 +26,7 @@ from tests.lab.observe import (
     no_ping_lost,
     sas,
     session,
+    wait_converged,
     wait_growth,
     wait_status,
 )
@@ -234,34 +235,37 @@ def foreign(fabric: Fabric) -> Callable[[], dict[str, Any]]:
 # ---------------------------------------------------------------- what has to come of it
 
 
-def state(fabric: Fabric) -> dict[str, Any]:
+def state(node: FabricNode) -> dict[str, Any]:
     """What drift must not change for long: everything but the ids of what was made anew."""
     return {
-        name: {
-            "kernel": kernel(node.namespace, indexes=False),
-            "forwarding": node.namespace.run("sysctl", "-n", "net.ipv4.ip_forward"),
-            "charon": ike(node.charon),
-            "sas": {sa.split()[0]: len(children) for sa, children in sas(node.charon).items()},
-        }
-        for name, node in fabric.nodes.items()
+        "kernel": kernel(node.namespace, indexes=False),
+        "forwarding": node.namespace.run("sysctl", "-n", "net.ipv4.ip_forward"),
+        "charon": ike(node.charon),
+        "sas": {sa.split()[0]: len(children) for sa, children in sas(node.charon).items()},
     }
+
+
+def states(fabric: Fabric) -> dict[str, Any]:
+    return {name: state(node) for name, node in fabric.nodes.items()}
 
 
 @pytest.mark.parametrize("drift", DRIFTS, ids=[drift.what for drift in DRIFTS])
 def test_drift_is_repaired_and_counted_and_disturbs_nobody_else(
     fabric: Fabric, foreign: Callable[[], dict[str, Any]], drift: Drift
 ) -> None:
-    before, theirs = state(fabric), foreign()
+    node = fabric.nodes[drift.node]
+    before, theirs = states(fabric), foreign()
     counted = {series: metrics(fabric, drift.node).get(series, 0) for series in drift.counts}
     log = Log(fabric, drift.node)
     with no_ping_lost(fabric, *drift.flows):
-        drift.by_hand(fabric.nodes[drift.node])
+        drift.by_hand(node)
         if not drift.told:
             look_again(fabric, drift.node)
         for series, earlier in counted.items():
             wait_growth(fabric, drift.node, series, earlier)
-        wait_until(lambda: state(fabric) == before, "everything is as it was", SOON)
-    fabric.wait_converged()
+        wait_until(lambda: state(node) == before[node.name], "everything is as it was", SOON)
+    wait_converged(fabric)
+    assert states(fabric) == before
     assert {line["cause"] for line in log.lines("action")} <= {"drift"}
     assert foreign() == theirs
 
@@ -269,11 +273,11 @@ def test_drift_is_repaired_and_counted_and_disturbs_nobody_else(
 def test_what_nobody_tells_of_is_found_by_the_sweep_and_all_drift_at_once_is_repaired(
     fabric: Fabric, foreign: Callable[[], dict[str, Any]]
 ) -> None:
-    before, theirs = state(fabric), foreign()
+    before, theirs = states(fabric), foreign()
     for drift in DRIFTS:
         if not drift.told:
             drift.by_hand(fabric.nodes[drift.node])
-    wait_until(lambda: state(fabric) == before, "the sweep finds what was unloaded", SOON)
+    wait_until(lambda: states(fabric) == before, "the sweep finds what was unloaded", SOON)
 
     for drift in DRIFTS:
         # Some of it is gone already, with what it stood on or just before.
@@ -281,8 +285,8 @@ def test_what_nobody_tells_of_is_found_by_the_sweep_and_all_drift_at_once_is_rep
             drift.by_hand(fabric.nodes[drift.node])
     for name in fabric.nodes:
         look_again(fabric, name)
-    wait_until(lambda: state(fabric) == before, "everything is as it was", SOON)
-    fabric.wait_converged()
+    wait_until(lambda: states(fabric) == before, "everything is as it was", SOON)
+    wait_converged(fabric)
     for path in ("c1", "c2", "c3"):
         fabric.wait_ping(*PATHS[path])
     assert foreign() == theirs
@@ -292,7 +296,7 @@ def test_a_foreign_object_in_the_place_of_ours_stays_and_is_told_of(
     fabric: Fabric, foreign: Callable[[], dict[str, Any]]
 ) -> None:
     node = fabric.nodes["edge2"]
-    before, theirs = state(fabric), foreign()
+    before, theirs = states(fabric), foreign()
     with no_ping_lost(fabric, "c2", "c3"):
         squatter = f"route replace {GATEWAY} dev br-other table 198 metric 100 proto babel"
         node.namespace.ip(*squatter.split())
@@ -307,7 +311,7 @@ def test_a_foreign_object_in_the_place_of_ours_stays_and_is_told_of(
         )
 
         node.namespace.ip(*squatter.replace("replace", "delete").split())
-        wait_until(lambda: state(fabric) == before, "everything is as it was", SOON)
-    fabric.wait_converged()
+        wait_until(lambda: states(fabric) == before, "everything is as it was", SOON)
+    wait_converged(fabric)
     assert fabric.status("edge2")["warnings"] == []
     assert foreign() == theirs

@@ -16,7 +16,7 @@ from lab.capture import Capture
 from lab.fabric import Fabric
 from lab.process import wait_until
 from lab.topology import RECORDS, UNDERLAY
-from tests.lab.observe import SOON, Pings, own_fabric, wait_peers, wait_status
+from tests.lab.observe import SOON, Pings, own_fabric, wait_converged, wait_peers, wait_status
 
 EDGES = ("edge2", "edge3")
 NODES = ("node1", *EDGES)
@@ -39,7 +39,7 @@ def fabric() -> Iterator[Fabric]:
             whole.put_record(name, record)
         with nothing_in_clear(whole, *EDGES):
             whole.start_daemons()
-            whole.wait_converged()
+            wait_converged(whole)
         yield whole
 
 
@@ -96,19 +96,15 @@ def sending(fabric: Fabric) -> Iterator[None]:
             ping.stop()
 
 
-def restart_fabricd(fabric: Fabric) -> None:
+def end_fabricd(fabric: Fabric) -> None:
+    fabric.stop_fabricd("edge2")
+    fabric.kill_fabricd("edge3")
+    fabric.kill_fabricd("node1")
     for name in NODES:
-        fabric.stop_fabricd(name)
         fabric.start_fabricd(name)
 
 
-def kill_fabricd(fabric: Fabric) -> None:
-    for name in NODES:
-        fabric.kill_fabricd(name)
-        fabric.start_fabricd(name)
-
-
-def restart_charon(fabric: Fabric) -> None:
+def stop_charon(fabric: Fabric) -> None:
     for name in NODES:
         fabric.nodes[name].charon.restart()
 
@@ -126,8 +122,8 @@ def kill_both(fabric: Fabric) -> None:
     for name in EDGES:
         fabric.kill_fabricd(name)
         fabric.nodes[name].charon.kill()
-    for path in BOTH_WAYS:
-        assert fabric.ping(*path) == 3
+    assert fabric.ping("pod-edge2", "pod-node1", 1) == 1
+    assert fabric.ping("pod-edge3", "pod-edge2", 1) == 1
     for name in EDGES:
         fabric.nodes[name].charon.start()
         fabric.start_fabricd(name)
@@ -137,24 +133,22 @@ def part(fabric: Fabric) -> None:
     fabric.put_record("edge3", {**RECORDS["edge3"], "community": ""})
     for name in EDGES:
         wait_peers(fabric, name, "node1")
-    assert fabric.ping("pod-edge2", "pod-edge3") == 3
+    assert fabric.ping("pod-edge2", "pod-edge3", 1) == 1
     fabric.put_record("edge3", RECORDS["edge3"])
 
 
-@pytest.mark.parametrize(
-    "event",
-    [restart_fabricd, kill_fabricd, restart_charon, kill_charon, kill_both, part],
-)
+@pytest.mark.parametrize("event", [end_fabricd, stop_charon, kill_charon, kill_both, part])
 def test_nothing_leaves_in_clear(fabric: Fabric, event: Callable[[Fabric], None]) -> None:
     with nothing_in_clear(fabric, *NODES), sending(fabric):
         event(fabric)
-        fabric.wait_converged(timeout=120)
+        wait_converged(fabric, timeout=120)
 
 
 def test_a_leak_would_have_been_seen(fabric: Fabric) -> None:
     leak = ("priority", "100", "to", "2.2.2.32/27", "lookup", "main")
     with watched(fabric, "edge2") as clear:
         fabric.namespaces["edge2"].ip("rule", "add", *leak)
-        assert fabric.ping("pod-edge2", "pod-edge3") == 3
+        assert fabric.ping("pod-edge2", "pod-edge3", 1) == 1
         fabric.namespaces["edge2"].ip("rule", "delete", *leak)
-    assert [line for line in clear["p-edge2"] if "2.2.2.2 > 2.2.2.34" in line]
+    [packet] = clear["p-edge2"]
+    assert "2.2.2.2 > 2.2.2.34: ICMP echo request" in packet

@@ -12,7 +12,7 @@ from lab.fabric import Fabric
 from lab.process import CommandError, wait_until
 from lab.topology import PODS, RECORDS
 from tests.lab import others
-from tests.lab.observe import SOON, no_ping_lost, own_fabric, sas, whole
+from tests.lab.observe import SOON, no_ping_lost, own_fabric, sas, wait_converged, whole
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def scene() -> Iterator[Scene]:
         for name, record in RECORDS.items():
             fabric.put_record(name, record)
         fabric.start_daemons()
-        fabric.wait_converged()
+        wait_converged(fabric)
         yield Scene(fabric, before)
 
 

@@ -23,7 +23,7 @@ from fabricd.core.events import Changed, Delete, Listed, Lost
 from fabricd.core.state import KernelState
 from fabricd.daemon import snapshot
 from fabricd.daemon.daemon import SAVE_RETRY, STUCK, Daemon
-from fabricd.daemon.reconcile import SWEEP
+from fabricd.daemon.pacing import SWEEP
 from tests.unit.daemon.conftest import Pki
 from tests.unit.daemon.fakes import (
     BOUND,

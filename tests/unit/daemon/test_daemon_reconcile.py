@@ -15,7 +15,8 @@ from fabricd.core.ownership import NUMBER, TABLE
 from fabricd.core.routing import MAIN_TABLE
 from fabricd.core.state import Route, RouteKind, Sysctl
 from fabricd.daemon.keyring import Keyring
-from fabricd.daemon.reconcile import BOOT_GRACE, PATIENCE, PAUSE, RETRY, SWEEP
+from fabricd.daemon.pacing import PATIENCE, PAUSE, RETRY, SWEEP
+from fabricd.daemon.reconcile import BOOT_GRACE
 from fabricd.model import Prefix
 from tests.unit.daemon.conftest import Pki
 from tests.unit.daemon.fakes import (

@@ -1,0 +1,91 @@
+"""Carries a plan out, part by part in its order, and tells what came of it.
+
+What to do is decided by the plan; why it became necessary is told by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+import structlog
+
+from fabricd.core.action import Action, Kind, Outcome, Part, Tunnel
+from fabricd.daemon.causes import DRIFT
+from fabricd.daemon.initiator import Initiator
+from fabricd.daemon.keyring import Keyring
+from fabricd.daemon.parts import CharonPart, KernelPart
+from fabricd.daemon.picture import Picture
+from fabricd.errors import Unavailable
+from fabricd.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+class Executor:
+    """Has the hands: kernel, charon, and the initiator for what takes its time."""
+
+    def __init__(
+        self, kernel: KernelPart, charon: CharonPart, keyring: Keyring, picture: Picture
+    ) -> None:
+        self._kernel = kernel
+        self._charon = charon
+        self._keyring = keyring
+        self._picture = picture
+
+    async def carry_out(self, plan: Iterable[Action], initiator: Initiator) -> list[Outcome]:
+        """One outcome for each action; what is to be initiated is handed over, without one."""
+        outcomes: list[Outcome] = []
+        missing: list[Tunnel] = []
+        for part, group in groupby(plan, _hand):
+            actions = list(group)
+            if part is None:
+                missing = [a.item for a in actions if isinstance(a.item, Tunnel)]
+            else:
+                outcomes += await self._apply(part, actions)
+        refused = {o.action.target for o in outcomes if o.error is not None}
+        initiator.want(tunnel for tunnel in missing if tunnel.conn not in refused)
+        return outcomes
+
+    async def _apply(self, part: Part, actions: Sequence[Action]) -> list[Outcome]:
+        try:
+            if part is Part.KERNEL:
+                return await self._kernel.apply(actions)
+            return await self._charon.apply(actions, self._keyring.credentials)
+        except Unavailable as error:
+            self._picture.fault(error)
+            return [Outcome(action, error.reason) for action in actions]
+
+    def report(
+        self,
+        outcomes: Iterable[Outcome],
+        causes: Mapping[str, str],
+        reasons: Sequence[str],
+        metrics: Metrics,
+    ) -> None:
+        """Log and count; `causes` by the action's name, `reasons` are those of the pass. A failure
+        that lasts is logged once.
+        """
+        failures: dict[str, str] = {}
+        for outcome in outcomes:
+            action = outcome.action
+            words = {
+                **action.document(),
+                "cause": causes[action.name],
+                "trigger": ", ".join(reasons),
+            }
+            metrics.actions.labels(action.kind.value, "failed" if outcome.error else "done").inc()
+            if outcome.error is not None:
+                if self._picture.failures.get(action.name) != outcome.error:
+                    log.error("action failed", error=outcome.error, **words)
+                failures[action.name] = outcome.error
+                continue
+            if causes[action.name] == DRIFT:
+                metrics.repairs.labels(action.kind.drift).inc()
+            log.info("action", **words)
+        self._picture.failures = failures
+
+
+def _hand(action: Action) -> Part | None:
+    """Who carries it out; None: the initiator."""
+    return None if action.kind is Kind.CHILD_INITIATE else action.kind.part
