@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -23,6 +29,8 @@ class Metrics:
 
     def __init__(self, status: Callable[[], Status]) -> None:
         """`status` gives the status document as of now."""
+        # A second series for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the package's
         self.registry = CollectorRegistry()
         self.passes = Counter(
             "fabricd_reconcile_passes", "Passes of the reconcile loop.", registry=self.registry

@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import structlog
@@ -47,6 +48,9 @@ PUBLISH_PAUSE: Final = 1.0
 
 SAVE_RETRY: Final = 30.0
 """Seconds until another attempt to write the snapshot."""
+
+WATCH_PAUSE: Final = 5.0
+"""Seconds until the kernel is asked again for notifications that it refused."""
 
 log = structlog.get_logger()
 
@@ -98,7 +102,7 @@ class Daemon:
             )
             nursery.start_soon(self._obey_signals, nursery.cancel_scope)
             nursery.start_soon(self._store.run, self._feed)
-            nursery.start_soon(self._kernel.watch, self._reconciler.kernel_changed)
+            nursery.start_soon(self._watch_kernel)
             nursery.start_soon(self._charon.watch, self._reconciler.charon_changed)
             nursery.start_soon(
                 self._reconciler.run, self._initiator, self._metrics, self._after_pass, self._beat
@@ -150,6 +154,15 @@ class Daemon:
 
     def _not_ready(self) -> tuple[str, ...]:
         return not_ready(self.status(), self._reconciler.picture.passes)
+
+    async def _watch_kernel(self) -> None:
+        while True:
+            try:
+                await self._kernel.watch(self._reconciler.kernel_changed)
+            except Unavailable as error:
+                log.warning("no notifications of the kernel", reason=error.reason)
+                await trio.sleep(WATCH_PAUSE)
+                self._reconciler.kernel_changed("watched again")
 
     async def _obey_signals(self, scope: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
@@ -239,10 +252,22 @@ async def run(config: Config) -> None:
     """Run a daemon in the real world."""
     log.info("starting", version=__version__, node=config.node.name, config=str(config.path))
     rng = random.Random()  # noqa: S311 - jitter
-    store = open_store(config)
-    try:
-        async with Kernel(sysctls=tuple(FORWARDING.values())) as kernel:
-            await Daemon(config, store, kernel, Charon(config.vici_socket), rng).run()
-    finally:
-        with trio.move_on_after(1, shield=True):
-            await store.aclose()
+    async with AsyncExitStack() as stack:
+        store = open_store(config)
+        stack.push_async_callback(_close, store)
+        kernel = await _enter_kernel(stack)
+        await Daemon(config, store, kernel, Charon(config.vici_socket), rng).run()
+
+
+async def _close(store: Store) -> None:
+    with trio.move_on_after(1, shield=True):
+        await store.aclose()
+
+
+async def _enter_kernel(stack: AsyncExitStack) -> Kernel:
+    while True:
+        try:
+            return await stack.enter_async_context(Kernel(sysctls=tuple(FORWARDING.values())))
+        except Unavailable as error:
+            log.error("not available", part=error.part, reason=error.reason)
+            await trio.sleep(WATCH_PAUSE)

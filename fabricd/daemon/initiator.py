@@ -34,8 +34,9 @@ SETTLE: Final = 2.0
 LAST_DELAY: Final = 30.0
 """Seconds between attempts in the long run."""
 
-PARALLEL: Final = 8
-"""Attempts at once: each holds a worker thread of charon, which has 16 by default."""
+PARALLEL: Final = 4
+"""Attempts at once: each holds one of charon's worker threads until it is over, of which there
+are 16; charon needs 8 of them for itself, and some to answer the peers."""
 
 log = structlog.get_logger()
 

@@ -24,9 +24,7 @@ from fabricd.ike.credentials import Credentials
 class Charon:
     """The charon behind a VICI socket.
 
-    `deadline`: seconds that charon may be silent before it counts as hung. `initiations`: how
-    many attempts to initiate may run at once; each holds one of charon's worker threads (16, of
-    which it needs 8 for itself) until it is over, and some must be left to answer the peers.
+    `deadline`: seconds that charon may be silent before it counts as hung.
     """
 
     def __init__(
@@ -34,7 +32,6 @@ class Charon:
         socket_path: str,
         *,
         deadline: float = 10,
-        initiations: int = 4,
         rng: Random | None = None,
     ) -> None:
         self._path = socket_path
@@ -42,7 +39,6 @@ class Charon:
         self._rng = rng or Random()  # noqa: S311  # spreads reconnections, hides nothing
         self._turn = trio.Lock()
         self._connection: Connection | None = None
-        self._initiations = trio.CapacityLimiter(initiations)
 
     async def observe(self) -> IkeState:
         """What charon holds that is ours. Raises Unavailable."""
@@ -74,12 +70,10 @@ class Charon:
     async def initiate(self, tunnel: Tunnel, timeout: float) -> None:
         """Bring a CHILD_SA up; one that is up is no error. `timeout` in seconds.
 
-        Raises InitiateFailed, and Unavailable when charon is away.
+        Holds one of charon's worker threads until it is over. Raises InitiateFailed, and
+        Unavailable when charon is away.
         """
-        async with (
-            self._initiations,
-            Connection.opened(self._path, self._deadline) as connection,
-        ):
+        async with Connection.opened(self._path, self._deadline) as connection:
             await initiator.initiate(connection, tunnel, timeout)
 
     async def watch(self, changed: Callable[[str], None]) -> NoReturn:

@@ -165,21 +165,25 @@ def wait_growth(fabric: Fabric, name: str, series: str, above: float) -> None:
     wait_until(lambda: metrics(fabric, name).get(series, 0) > above, f"{series} > {above}", SOON)
 
 
-def status(fabric: Fabric, name: str) -> dict[str, Any]:
-    """The status document from the control socket itself: cheaper than `fabricctl`, to be asked
-    for again and again. Raises CommandError when nobody answers, which `wait_until` takes for
-    "not yet".
+def ask(fabric: Fabric, name: str, path: str) -> dict[str, Any]:
+    """What a daemon answers on its control socket: cheaper than `fabricctl`, to be asked again
+    and again. Raises CommandError when nobody answers, which `wait_until` takes for "not yet".
     """
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(30)
         try:
             sock.connect(str(fabric.run / f"{name}.sock"))
-            sock.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+            sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             answer = b"".join(iter(lambda: sock.recv(65536), b""))
         except OSError as error:
-            raise CommandError((name, "status"), "none", "", str(error)) from error
+            raise CommandError((name, path), "none", "", str(error)) from error
     document: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
     return document
+
+
+def status(fabric: Fabric, name: str) -> dict[str, Any]:
+    """The status document."""
+    return ask(fabric, name, "/status")
 
 
 def wait_status(
@@ -214,11 +218,16 @@ def wait_peers(fabric: Fabric, name: str, *peers: str, timeout: float = SOON) ->
 
 
 def wait_converged(fabric: Fabric, timeout: float = SOON) -> None:
-    """Wait until every node is in sync and has exactly its tunnels, all up."""
+    """Wait until every node is in sync, has exactly its tunnels, all up, and nothing to do."""
     for name in fabric.nodes:
         wait_status(fabric, name, "is in sync", lambda seen: seen["synced"], timeout)
     for name in fabric.nodes:
         wait_peers(fabric, name, *fabric.expected_peers(name), timeout=timeout)
+    wait_until(
+        lambda: not any(ask(fabric, name, "/plan")["actions"] for name in fabric.nodes),
+        "nobody has anything to do",
+        timeout,
+    )
 
 
 def look_again(fabric: Fabric, name: str) -> None:

@@ -10,8 +10,11 @@ import pytest
 
 from lab.demo import PATHS
 from lab.fabric import Fabric
+from lab.pki import Authority
+from lab.process import wait_until
 from lab.topology import RECORDS, UNDERLAY
 from tests.lab.observe import (
+    SOON,
     get,
     ike,
     look_again,
@@ -20,6 +23,7 @@ from tests.lab.observe import (
     pinging,
     sas,
     session,
+    status,
     wait_converged,
     wait_peers,
     wait_sas,
@@ -124,6 +128,9 @@ def lose_and_regain_c2(fabric: Fabric, take: Change, give: Change) -> None:
         take(fabric)
         wait_peers(fabric, "edge2", "node1")
         wait_peers(fabric, "edge3", "node1")
+        for edge, other in (("edge2", "edge3"), ("edge3", "edge2")):
+            assert f"fabric-{other}" not in ike(fabric.nodes[edge].charon)["conns"]
+            assert not [sa for sa in sas(fabric.nodes[edge].charon) if other in sa]
         one, other = PATHS["c2"]
         assert fabric.ping(one, other, 1) == fabric.ping(other, one, 1) == 1
 
@@ -221,6 +228,23 @@ def towards_edge2(fabric: Fabric, child: str) -> dict[str, Any]:
             }
         },
     }
+
+
+@nodes
+def test_a_renewed_certificate_takes_over_without_a_lost_packet(fabric: Fabric, name: str) -> None:
+    charon = fabric.nodes[name].charon
+    before, keys = sas(charon), ike(charon)["keys"]
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        Authority(fabric.run / "pki", fabric.key_type).issue(name)
+        look_again(fabric, name)
+        wait_until(lambda: ike(charon)["keys"] != keys, "charon has the new private key", SOON)
+        wait_converged(fabric)
+        after = sas(charon)
+        # To those that it initiates to it shows the new one now; the others see it in time.
+        initiated = {peer["name"] for peer in status(fabric, name)["peers"] if peer["initiator"]}
+        for peer in PEERS[name]:
+            kept = {sa for sa in before if peer in sa} == {sa for sa in after if peer in sa}
+            assert kept == (peer not in initiated)
 
 
 def test_a_sudden_loss_of_most_nodes_is_held_until_it_is_confirmed(fabric: Fabric) -> None:

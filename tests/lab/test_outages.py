@@ -61,14 +61,14 @@ def test_a_node_comes_up_step_by_step_whatever_is_missing_at_its_start(fabric: F
     fabric.etcd.start()
     for name, record in RECORDS.items():
         fabric.put_record(name, record)
-    for name in ("edge2", "edge3"):
+    for name in NODES:
         wait_status(fabric, name, "knows its peers", lambda seen: len(seen["peers"]) == 2)
+        code, reasons = get(fabric, name, "/readyz")
+        assert (code, "store: " in reasons, "charon: " in reasons) == (503, False, True)
+    for name in ("edge2", "edge3"):
         routes = kernel(fabric.namespaces[name])["routes"]
         assert [line for line in routes if line.startswith("unreachable 2.0.0.0/8 table 198")]
         assert [line for line in routes if f"unicast {GATEWAY} dev fabric0 table 198" in line]
-    for name in NODES:
-        code, reasons = get(fabric, name, "/readyz")
-        assert (code, "store: " in reasons, "charon: " in reasons) == (503, False, True)
 
     # charon comes.
     for node in fabric.nodes.values():

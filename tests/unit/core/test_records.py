@@ -244,7 +244,7 @@ def test_a_field_of_the_wrong_kind(fields: dict[str, object], field: str, reason
         ("fe80::/64", "can't live in fe80::/10"),
         ("ff02::/16", "can't live in ff00::/8"),
         ("::1/128", "can't live in ::/127"),
-        ("::ffff:2.2.2.0/120", "can't live in ::ffff:0:0/96"),
+        ("::ffff:2.2.2.0/120", "can't live in ::ffff:0"),
         # Nearly everything is as bad as everything.
         ("0.0.0.0/1", "can't live in 0.0.0.0/8"),
         ("128.0.0.0/1", "can't live in 169.254.0.0/16"),
