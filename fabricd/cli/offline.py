@@ -12,9 +12,9 @@ import trio
 
 from fabricd.cli.options import DEFAULT_CONFIG, Failed, Settings, join, warn
 from fabricd.cli.output import Document
-from fabricd.cli.plan import plan_document
 from fabricd.cli.status import rejected_document
 from fabricd.config import Config, ConfigError, parse
+from fabricd.core.action import plan_document
 from fabricd.core.desired import desired
 from fabricd.core.events import Listed
 from fabricd.core.ownership import AUTHORITY_PREFIX

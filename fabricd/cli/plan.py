@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from fabricd.cli.control import ask
 from fabricd.cli.options import Settings, config_option, output_option, pass_settings
 from fabricd.cli.output import emit, table
-from fabricd.core.action import Action, Disruption
+from fabricd.core.action import Disruption
 
 PENDING: Final = 2
 """Exit status when there is something to do."""
@@ -54,11 +54,6 @@ def plan(
         document = ask(settings.config().control.socket, "GET", "/plan")
     emit(document, settings.form, lambda _: plan_text(document["actions"]))
     context.exit(PENDING if document["actions"] else 0)
-
-
-def plan_document(actions: Sequence[Action]) -> dict[str, Any]:
-    """Actions as the daemon shows them."""
-    return {"actions": [action.document() for action in actions]}
 
 
 def plan_text(actions: Sequence[Mapping[str, str]]) -> str:

@@ -21,9 +21,9 @@ from fabricd.cli.options import (
     warn,
 )
 from fabricd.cli.output import emit
-from fabricd.cli.plan import plan_document, plan_text
+from fabricd.cli.plan import plan_text
 from fabricd.config import Config
-from fabricd.core.action import Action, Disruption, Kind, Outcome
+from fabricd.core.action import Action, Disruption, Kind, Outcome, plan_document
 from fabricd.core.desired import NOTHING
 from fabricd.core.plan import ORDER, plan
 from fabricd.core.state import IkeState

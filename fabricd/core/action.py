@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -93,15 +94,6 @@ class Action:
         """Kind and target: what tells an action from the others of its plan."""
         return f"{self.kind.value} {self.target}"
 
-    def document(self) -> dict[str, str]:
-        """The action in the documents of plans."""
-        return {
-            "kind": self.kind.value,
-            "target": self.target,
-            "disruption": self.disruption.value,
-            "reason": self.reason,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -109,3 +101,18 @@ class Outcome:
 
     action: Action
     error: str | None = None
+
+
+def plan_document(actions: Iterable[Action]) -> dict[str, list[dict[str, str]]]:
+    """The document in which a plan is shown: `{"actions": [{"kind", "target", …}]}`."""
+    return {
+        "actions": [
+            {
+                "kind": action.kind.value,
+                "target": action.target,
+                "disruption": action.disruption.value,
+                "reason": action.reason,
+            }
+            for action in actions
+        ]
+    }

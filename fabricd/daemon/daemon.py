@@ -19,6 +19,7 @@ import trio
 
 from fabricd import __version__
 from fabricd.config import Config
+from fabricd.core.action import plan_document
 from fabricd.core.events import Event, Lost
 from fabricd.core.rib import Rib
 from fabricd.core.routing import FORWARDING
@@ -240,7 +241,7 @@ class Daemon:
         return self.status()
 
     async def _plan(self) -> dict[str, Any]:
-        return {"actions": [a.document() for a in await self._reconciler.fresh_plan()]}
+        return plan_document(await self._reconciler.fresh_plan())
 
     def _confirm(self) -> tuple[str, ...]:
         keys = self._reconciler.confirm()

@@ -70,7 +70,10 @@ class Executor:
         for outcome in outcomes:
             action = outcome.action
             words = {
-                **action.document(),
+                "kind": action.kind.value,
+                "target": action.target,
+                "disruption": action.disruption.value,
+                "reason": action.reason,
                 "cause": causes[action.name],
                 "trigger": ", ".join(reasons),
             }
