@@ -1,14 +1,12 @@
 # fabricd alone: charon runs beside it, with its VICI socket shared (-v /var/run/charon:/var/run/charon).
 #
-#   docker run --network host --cap-drop ALL --cap-add NET_ADMIN --cap-add SYS_ADMIN \
+#   docker run --network host --cap-drop ALL --cap-add NET_ADMIN \
 #       -v /etc/fabricd:/etc/fabricd:ro -v /var/lib/fabricd:/var/lib/fabricd \
-#       -v /run/fabricd:/run/fabricd -v /run/netns:/run/netns:rslave \
-#       -v /var/run/charon:/var/run/charon fabricd
+#       -v /run/fabricd:/run/fabricd -v /var/run/charon:/var/run/charon fabricd
 #
-# NET_ADMIN is for links, routes, nftables and forwarding; SYS_ADMIN only to enter the namespaces
-# of pods (`pod attach`): leave it out where something else attaches them. It runs as root without
-# root's other powers: the VICI socket and the node's key are root's. To run it as another user,
-# give that user the key and charon's group (`charon.group`), and the capabilities as ambient ones.
+# NET_ADMIN is for links, routes and forwarding. It runs as root without root's other powers: the
+# VICI socket and the node's key are root's. To run it as another user, give that user the key and
+# charon's group (`charon.group`), and the capability as an ambient one.
 
 FROM docker.io/library/debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv

@@ -11,6 +11,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -123,6 +124,18 @@ class Config:
         """`http.listen` as host and port."""
         parts = urlsplit(f"//{self.http.listen}")
         return parts.hostname or "", parts.port or 0
+
+    @property
+    def store_addresses(self) -> tuple[Prefix, ...]:
+        """The etcd members that the config names by address, each as a prefix of its own."""
+        if self.store.type != "etcd":
+            return ()
+        result = []
+        for url in self.store.endpoints:
+            host = urlsplit(url).hostname or ""
+            with suppress(ValueError):
+                result.append(Prefix(f"{address(host)}/{128 if ':' in host else 32}"))
+        return tuple(sorted(result))
 
     @property
     def vici_socket(self) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from fabricd.cli.control import ask
-from fabricd.cli.options import Settings, config_option, output_option, pass_settings
+from fabricd.cli.options import Settings, config_option, output_option, pass_settings, warn
 from fabricd.cli.output import emit, table
 from fabricd.core.action import Disruption
 
@@ -53,7 +53,12 @@ def plan(
     else:
         document = ask(settings.config().control.socket, "GET", "/plan")
     emit(document, settings.form, lambda _: plan_text(document["actions"]))
-    context.exit(PENDING if document["actions"] else 0)
+    away: dict[str, str] = document.get("unavailable", {})
+    for part, reason in away.items():
+        warn(f"the plan leaves out {part}: {reason}")
+    if document["actions"]:
+        context.exit(PENDING)
+    context.exit(1 if away else 0)
 
 
 def plan_text(actions: Sequence[Mapping[str, str]]) -> str:

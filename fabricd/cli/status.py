@@ -152,7 +152,15 @@ def _peers(peers: Sequence[Section], *, wide: bool) -> str:
     headers = ["PEER", "ROLE", "STATE", *NUMBERS, "REASON"]
     rows = [_peer(peer) for peer in peers]
     if wide:
-        headers[-1:] = ["INITIATOR", "ENDPOINT", "REMOTE", "COMMUNITIES", "REASON", "LAST ERROR"]
+        headers[-1:] = [
+            "IKE",
+            "INITIATOR",
+            "ENDPOINT",
+            "REMOTE",
+            "COMMUNITIES",
+            "REASON",
+            "LAST ERROR",
+        ]
         rows = []
         for peer in peers:
             rows.append(_wide_peer(peer))
@@ -170,6 +178,7 @@ def _peer(peer: Section) -> list[Cell]:
 def _wide_peer(peer: Section) -> list[Cell]:
     return [
         *_columns(peer),
+        peer.get("ike") or "-",
         "this node" if peer.get("initiator") else "peer",
         peer.get("endpoint") or "-",
         peer.get("remote") or "-",

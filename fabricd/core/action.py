@@ -56,7 +56,7 @@ class Kind(StrEnum):
 
     @property
     def part(self) -> Part:
-        """Who carries it out."""
+        """Who carries it out; what is to be initiated is charon's too, in its own time."""
         return Part.KERNEL if self in KERNEL_KINDS else Part.CHARON
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from fabricd.core.action import Action, Disruption, Kind
+from fabricd.core.action import Action, Disruption, Item, Kind
 from fabricd.core.desired import DesiredState
 from fabricd.core.diff import diff
 from fabricd.core.ownership import (
@@ -188,11 +188,11 @@ def _ike(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
 def _act(
     kind: Kind,
     target: str,
-    item: object,
+    item: Item,
     reason: str,
     disruption: Disruption = Disruption.NONE,
 ) -> Action:
-    return Action(kind, target, disruption, reason, item)  # type: ignore[arg-type]
+    return Action(kind, target, disruption, reason, item)
 
 
 def describe_route(route: Route) -> str:

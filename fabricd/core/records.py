@@ -50,6 +50,15 @@ _FQDN_OR_EMAIL = re.compile(
     r"(?=.*[A-Za-z])@?[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?"
 )
 
+MAX_VALUE: Final = 65_536
+"""Bytes of one record: several versions of each are kept in memory."""
+
+MAX_WARNINGS: Final = 8
+"""Warnings about one record; more are counted."""
+
+SHORTEST: Final = {4: 8, 6: 16}
+"""The shortest prefix that a node may have: a shorter one takes in most of what there is."""
+
 _NO_PODS: Final = tuple(
     ip_network(text)
     for text in (
@@ -57,6 +66,7 @@ _NO_PODS: Final = tuple(
         "127.0.0.0/8",
         "169.254.0.0/16",
         "224.0.0.0/4",
+        "240.0.0.0/4",
         "::/127",  # unspecified and loopback
         "::ffff:0:0/96",  # IPv4-mapped
         "fe80::/10",
@@ -94,6 +104,9 @@ def decode(key: str, value: bytes, identity_template: str) -> Decoded:
             "letter or digit"
         )
         return Decoded(None, (Rejection(key, "name", reason),))
+    if len(value) > MAX_VALUE:
+        reason = f"has {len(value)} bytes: at most {MAX_VALUE}"
+        return Decoded(None, (Rejection(key, "", reason),))
     try:
         raw = msgspec.json.decode(value, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -138,8 +151,11 @@ class _Reader:
 
     def warn_of_the_rest(self) -> None:
         """A field that nobody knows is kept in the store and reported."""
-        for field in sorted(self.raw.keys() - self.taken):
+        unknown = sorted(self.raw.keys() - self.taken)
+        for field in unknown[:MAX_WARNINGS]:
             self.warn(f"unknown field {field[:63]!r} is ignored")
+        if len(unknown) > MAX_WARNINGS:
+            self.warn(f"{len(unknown) - MAX_WARNINGS} more unknown fields are ignored")
 
 
 def _node(reader: _Reader, name: str, identity_template: str) -> Node:
@@ -210,6 +226,8 @@ def _subnet(text: str) -> Prefix:
     taken = next((space for space in _NO_PODS if net.overlaps(space)), None)
     if taken is not None:
         raise _FieldFault(f"{text}: pods can't live in {taken}, which has another purpose")
+    if net.prefixlen < SHORTEST[net.version]:
+        raise _FieldFault(f"{text} is too much for one node: /{SHORTEST[net.version]} at most")
     return Prefix(str(net))
 
 

@@ -96,6 +96,7 @@ class Rib:
         """Obey the losses that are held; returns their keys."""
         keys = self.held
         self._forget(keys)
+        self._losses.clear()
         self._in_force = None
         return keys
 

@@ -45,10 +45,8 @@ def kernel_state(
             )
             for s in self.subnets
         ]
-    routes = [
-        *_fail_closed(self, nodes.values(), around.networks),
-        *_to_peers(self, found, around),
-    ]
+    routes = [*_fail_closed(self, nodes.values(), around), *_to_peers(self, found, around)]
+    routes += _outside(nodes.values(), routes, around)
     families = {family(route.prefix) for route in routes if route.table == TABLE}
     forwarded = {family(subnet) for subnet in self.subnets} if self else set()
     return KernelState(
@@ -63,37 +61,63 @@ def kernel_state(
     )
 
 
-def _fail_closed(
-    self: Node | None, nodes: Collection[Node], networks: tuple[Prefix, ...]
-) -> list[Route]:
+def _fail_closed(self: Node | None, nodes: Collection[Node], around: Surroundings) -> list[Route]:
     """Routes that refuse what would otherwise follow the default route in clear text."""
-    result = []
-    refused = set(networks)
-    if self is not None and self.role is Role.CLOUD:
+    refused = _refused(self, nodes, around)
+    result = [
+        Route(TABLE, net, RouteKind.UNREACHABLE, metric=FAIL_CLOSED_METRIC) for net in refused
+    ]
+    if self is None:
+        return result
+    if self.role is Role.CLOUD:
         result += [
-            Route(MAIN_TABLE, net, RouteKind.BLACKHOLE, metric=BLACKHOLE_METRIC) for net in networks
+            Route(MAIN_TABLE, net, RouteKind.BLACKHOLE, metric=BLACKHOLE_METRIC)
+            for net in around.networks
         ]
-        refused = set()
+    else:
+        # The node's own pods are reached as the main table says, or not at all.
+        for subnet in self.subnets:
+            result += [
+                Route(TABLE, subnet, RouteKind.THROW, metric=FAIL_CLOSED_METRIC),
+                Route(MAIN_TABLE, subnet, RouteKind.UNREACHABLE, metric=FAIL_CLOSED_METRIC),
+            ]
+    return result
+
+
+def _refused(self: Node | None, nodes: Collection[Node], around: Surroundings) -> list[Prefix]:
+    """What is not to be reached without a tunnel."""
+    refused = set() if self and self.role is Role.CLOUD else set(around.networks)
     for node in nodes:
         if node is self or (self and Role.CLOUD is self.role is node.role):
             continue
-        refused |= {s for s in node.subnets if not _within(s, networks)}
-    result += [
-        Route(TABLE, net, RouteKind.UNREACHABLE, metric=FAIL_CLOSED_METRIC)
-        for net in sorted(refused)
+        refused |= {s for s in node.subnets if not _within(s, around.networks)}
+    if self is None:
+        # A machine of the cluster that is no gateway (any more): its pods are the cluster's own.
+        own = [_host(a) for a in around.local_addresses]
+        refused = {net for net in refused if not any(_within(host, [net]) for host in own)}
+    return sorted(refused)
+
+
+def _outside(nodes: Iterable[Node], routes: Collection[Route], around: Surroundings) -> list[Route]:
+    """What has to be reached outside the tunnels, where a route of ours would catch it: this
+    node's own networks and its store; and where the underlay is itself part of a network of the
+    fabric, the endpoints of the others.
+    """
+    caught = [route.prefix for route in routes if route.table == TABLE]
+    shared = [net for net in around.networks if any(_overlap(net, o) for o in around.outside)]
+    endpoints = {e for e in map(endpoint_prefix, nodes) if e is not None and _within(e, shared)}
+    return [
+        Route(TABLE, net, RouteKind.THROW, metric=FAIL_CLOSED_METRIC)
+        for net in sorted(endpoints.union(around.outside))
+        if _within(net, caught)
     ]
-    # An underlay inside a network of the fabric: what the tunnels themselves use stays reachable.
-    result += [
-        Route(TABLE, endpoint, RouteKind.THROW, metric=FAIL_CLOSED_METRIC)
-        for endpoint in sorted(set(filter(None, map(endpoint_prefix, nodes))))
-        if _within(endpoint, refused)
-    ]
-    if self is not None and self.role is Role.EDGE:
-        # The node's own pods are reached as the main table says.
-        result += [
-            Route(TABLE, s, RouteKind.THROW, metric=FAIL_CLOSED_METRIC) for s in self.subnets
-        ]
-    return result
+
+
+def unroutable(remote: Prefix, around: Surroundings) -> Prefix | None:
+    """The network of this node, or its store, that a peer's subnet lies in: it can't be routed
+    into a tunnel without cutting the node off from that.
+    """
+    return next((net for net in around.outside if _within(remote, [net])), None)
 
 
 def _to_peers(self: Node | None, found: tuple[Peering, ...], around: Surroundings) -> list[Route]:
@@ -110,6 +134,7 @@ def _to_peers(self: Node | None, found: tuple[Peering, ...], around: Surrounding
             metric=TUNNEL_METRIC,
         )
         for remote in remotes
+        if unroutable(remote, around) is None
     ]
 
 
@@ -121,9 +146,7 @@ def _source(self: Node, number: int, around: Surroundings) -> Address | None:
     if self.role is Role.EDGE:
         return first_host(subnets[0]) if subnets else None
     inside = (
-        a
-        for a in around.local_addresses
-        if family(a) == number and _within(Prefix(f"{a}/{32 if number == 4 else 128}"), subnets)
+        a for a in around.local_addresses if family(a) == number and _within(_host(a), subnets)
     )
     return min(inside, default=None)
 
@@ -134,3 +157,11 @@ def _within(subnet: Prefix, networks: Iterable[Prefix]) -> bool:
         family(outer) == family(subnet) and inner.subnet_of(network(outer))  # type: ignore[arg-type]
         for outer in networks
     )
+
+
+def _overlap(one: Prefix, other: Prefix) -> bool:
+    return family(one) == family(other) and network(one).overlaps(network(other))
+
+
+def _host(text: Address) -> Prefix:
+    return Prefix(f"{text}/{32 if family(text) == 4 else 128}")

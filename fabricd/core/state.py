@@ -131,7 +131,7 @@ class Conn:
 
     name: str
     digest: str
-    """Of everything but the children; from `conn_digest`. Empty when observed names disagree."""
+    """Of everything but the children (`core.connections`). Empty when observed names disagree."""
     children: frozenset[Child]
     local_id: str = field(default="", compare=False)
     remote_id: str = field(default="", compare=False)

@@ -6,6 +6,7 @@ Read off observed states here, so that `core.desired` stays a function of values
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from typing import Final
 
 from fabricd.core.ownership import DEAD_END, owns_address, owns_link
@@ -45,6 +46,9 @@ class Surroundings:
     """The node's own addresses: a gateway takes the source of its routes from among them."""
     identity: Identity | None = None
     """None: credentials can't be used, so charon is left as it is."""
+    outside: tuple[Prefix, ...] = ()
+    """What is reached outside the tunnels whatever a record says: the networks that the node is
+    connected to, and its store."""
 
 
 def local_addresses(state: KernelState) -> tuple[Address, ...]:
@@ -58,6 +62,16 @@ def local_addresses(state: KernelState) -> tuple[Address, ...]:
             if not owns_address(state, item)
         )
     )
+
+
+def connected(state: KernelState) -> tuple[Prefix, ...]:
+    """The networks that the node is connected to by links and addresses that are not ours."""
+    found = {
+        ip_interface(item.address).network
+        for item in state.addresses.values()
+        if item.link != "lo" and not owns_address(state, item)
+    }
+    return tuple(sorted(Prefix(str(net)) for net in found if not net.is_link_local))
 
 
 def tunnel_link(state: KernelState, userspace_esp: bool | None) -> str | None:

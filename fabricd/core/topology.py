@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Final
 
 from fabricd.core.state import Child
 from fabricd.model import Community, Node, Prefix, Role, family
+
+MAX_PAIRS: Final = 1024
+"""Pairs of subnets between two nodes: each is a child of one connection, and charon takes no
+message over 512 KB (VICI_MESSAGE_SIZE_MAX)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,9 @@ def _peering(self: Node, peer: Node, shared: frozenset[str], gateways: list[Node
     target = peer if initiate else self
     obstacle = ""
     first, second = sorted((self.name, peer.name))  # the same words at both ends
-    if not children:
+    if len(children) > MAX_PAIRS:
+        obstacle = f"{len(children)} pairs of subnets: charon takes at most {MAX_PAIRS} a peer"
+    elif not children:
         obstacle = f"{first} and {second} have no address family in common"
     elif target.endpoint is None:
         obstacle = (

@@ -61,8 +61,8 @@ class Causes:
 
         Without `removals` it has left in place what nobody asked for.
         """
-        for part in seen:
-            self._wanted[part] = desired
+        # A part that was away has started anew: what it lost meanwhile, nobody has taken away.
+        self._wanted = dict.fromkeys(seen, desired)
         self._pending = acted
         self._withheld = not removals
 

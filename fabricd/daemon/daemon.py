@@ -50,6 +50,9 @@ PUBLISH_PAUSE: Final = 1.0
 SAVE_RETRY: Final = 30.0
 """Seconds until another attempt to write the snapshot."""
 
+CHARON_DEADLINE: Final = 5.0
+"""Seconds that charon may be silent in the middle of a command before it counts as hung."""
+
 WATCH_PAUSE: Final = 5.0
 """Seconds until the kernel is asked again for notifications that it refused."""
 
@@ -77,7 +80,12 @@ class Daemon:
         self._notifier = Notifier()
         self._reconciler = Reconciler(
             rib=Rib(config.ike.identity, config.store.hold_share),
-            around=Surroundings(config.node.name, config.networks, config.kernel.bridge),
+            around=Surroundings(
+                config.node.name,
+                config.networks,
+                config.kernel.bridge,
+                outside=config.store_addresses,
+            ),
             kernel=kernel,
             charon=charon,
             keyring=Keyring(config.ike.ca, config.ike.cert, config.ike.key, wall_clock),
@@ -241,7 +249,8 @@ class Daemon:
         return self.status()
 
     async def _plan(self) -> dict[str, Any]:
-        return plan_document(await self._reconciler.fresh_plan())
+        actions, away = await self._reconciler.fresh_plan()
+        return {**plan_document(actions), "unavailable": away}
 
     def _confirm(self) -> tuple[str, ...]:
         keys = self._reconciler.confirm()
@@ -257,7 +266,9 @@ async def run(config: Config) -> None:
         store = open_store(config)
         stack.push_async_callback(_close, store)
         kernel = await _enter_kernel(stack)
-        await Daemon(config, store, kernel, Charon(config.vici_socket), rng).run()
+        await Daemon(
+            config, store, kernel, Charon(config.vici_socket, deadline=CHARON_DEADLINE), rng
+        ).run()
 
 
 async def _close(store: Store) -> None:

@@ -33,19 +33,20 @@ class Executor:
         self._keyring = keyring
         self._picture = picture
 
-    async def carry_out(self, plan: Iterable[Action], initiator: Initiator) -> list[Outcome]:
-        """One outcome for each action; what is to be initiated is handed over, without one."""
+    async def carry_out(self, plan: Iterable[Action]) -> list[Outcome]:
+        """One outcome for each action, but for those that `initiate` takes."""
         outcomes: list[Outcome] = []
-        missing: list[Tunnel] = []
-        for part, group in groupby(plan, _hand):
-            actions = list(group)
-            if part is None:
-                missing = [a.item for a in actions if isinstance(a.item, Tunnel)]
-            else:
-                outcomes += await self._apply(part, actions)
-        refused = {o.action.target for o in outcomes if o.error is not None}
-        initiator.want(tunnel for tunnel in missing if tunnel.conn not in refused)
+        hands_on = (action for action in plan if action.kind is not Kind.CHILD_INITIATE)
+        for part, group in groupby(hands_on, lambda action: action.kind.part):
+            outcomes += await self._apply(part, list(group))
         return outcomes
+
+    @staticmethod
+    def initiate(plan: Iterable[Action], outcomes: Iterable[Outcome], initiator: Initiator) -> None:
+        """Hand over what is to be initiated, unless its connection was refused."""
+        refused = {o.action.target for o in outcomes if o.error is not None}
+        tunnels = (action.item for action in plan if isinstance(action.item, Tunnel))
+        initiator.want(tunnel for tunnel in tunnels if tunnel.conn not in refused)
 
     async def _apply(self, part: Part, actions: Sequence[Action]) -> list[Outcome]:
         try:
@@ -87,8 +88,3 @@ class Executor:
                 metrics.repairs.labels(action.kind.drift).inc()
             log.info("action", **words)
         self._picture.failures = failures
-
-
-def _hand(action: Action) -> Part | None:
-    """Who carries it out; None: the initiator."""
-    return None if action.kind is Kind.CHILD_INITIATE else action.kind.part

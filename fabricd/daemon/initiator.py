@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Final
 
 import structlog
@@ -33,6 +34,13 @@ SETTLE: Final = 2.0
 
 LAST_DELAY: Final = 30.0
 """Seconds between attempts in the long run."""
+
+NEWS: Final = 1.0
+"""Seconds of delay from which on a failure is worth a warning: before, the responder may just not
+have heard of the record."""
+
+FIRST_TIMEOUT: Final = 2.0
+"""Seconds for an attempt at a peer that has not been silent before."""
 
 PARALLEL: Final = 4
 """Attempts at once: each holds one of charon's worker threads until it is over, of which there
@@ -57,6 +65,10 @@ class Initiator:
         self._poke = poke
         self._rng = rng
         self._limit = trio.CapacityLimiter(PARALLEL)
+        self._slow = trio.CapacityLimiter(PARALLEL - 1)
+        self._silent: set[str] = set()
+        self.waiting: set[str] = set()
+        """Connections whose next attempt waits for its turn."""
         self._wanted: dict[str, tuple[Tunnel, ...]] = {}
         self._tasks: dict[str, trio.CancelScope] = {}
         self.errors: dict[str, str] = {}
@@ -84,6 +96,7 @@ class Initiator:
             self._nursery.start_soon(self._bring_up, conn, scope)
         self._wanted = {conn: self._wanted[conn] for conn in wanted}
         self._warned &= wanted.keys()
+        self._silent &= wanted.keys()
 
     def forget(self, gone: Iterable[str]) -> None:
         """Drop what is remembered of connections that exist no more."""
@@ -104,7 +117,7 @@ class Initiator:
                 for tunnel in wanted:
                     if tunnel in refused:
                         continue  # first those that it may have kept waiting
-                    if not await self._attempt(tunnel, first=delay == FIRST_DELAY):
+                    if not await self._attempt(tunnel, first=delay < NEWS):
                         refused.add(tunnel)
                         pause = delay
                         break
@@ -113,14 +126,21 @@ class Initiator:
 
     async def _attempt(self, tunnel: Tunnel, *, first: bool) -> bool:
         conn = tunnel.conn
+        # Who was silent before has to leave a place to the others, and gets more time.
+        silent = conn in self._silent
+        self.waiting.add(conn)
         try:
-            async with self._limit:
+            async with self._slow if silent else nullcontext(), self._limit:
+                self.waiting.discard(conn)
                 self.attempts[conn] += 1
-                await self._charon.initiate(tunnel, ATTEMPT_TIMEOUT)
+                started = trio.current_time()
+                await self._charon.initiate(tunnel, ATTEMPT_TIMEOUT if silent else FIRST_TIMEOUT)
         except (InitiateFailed, Unavailable) as error:
+            if trio.current_time() - started >= FIRST_TIMEOUT:
+                self._silent.add(conn)
             words = {"peer": peer_of(conn), "child": tunnel.child, "reason": error.reason}
             if first:
-                # No news yet: the responder may hear of the record a moment later than we do.
+                # No news yet.
                 log.info("not initiated at once", **words)
             elif self.errors.get(conn) != error.reason or conn not in self._warned:
                 self._warned.add(conn)
@@ -129,7 +149,10 @@ class Initiator:
                 self.errors[conn] = error.reason
                 self._poke(f"initiate {conn}")
             return False
+        finally:
+            self.waiting.discard(conn)
         self.errors.pop(conn, None)
+        self._silent.discard(conn)
         self._warned.discard(conn)
         log.info("initiated", peer=peer_of(conn), child=tunnel.child)
         self._poke(f"initiated {conn}")

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fabricd.core.surroundings import Identity
-from fabricd.ike import CredentialError, Credentials, load_credentials
-from fabricd.ike.codec import TEMPLATE
+from fabricd.ike import TEMPLATE, CredentialError, Credentials, load_credentials
 
 
 class Keyring:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -22,8 +21,8 @@ from fabricd.core.events import Event, Lost
 from fabricd.core.plan import foreign_link, plan
 from fabricd.core.rib import InForce, Rib
 from fabricd.core.state import IkeState, KernelState, Link
-from fabricd.core.surroundings import Surroundings, local_addresses, tunnel_link
-from fabricd.daemon.causes import DRIFT, Causes
+from fabricd.core.surroundings import Surroundings, connected, local_addresses, tunnel_link
+from fabricd.daemon.causes import DRIFT, SHOWN_KEYS, Causes
 from fabricd.daemon.convergence import Convergence
 from fabricd.daemon.executor import Executor
 from fabricd.daemon.initiator import Initiator
@@ -35,6 +34,7 @@ from fabricd.daemon.traffic import Traffic
 from fabricd.daemon.wakeup import Wakeup
 from fabricd.errors import Unavailable
 from fabricd.metrics import Metrics
+from fabricd.model import Rejection
 
 FRESH: Final = 1.0
 """Seconds: who asks for the status gets one of this age, and does not wait longer for it."""
@@ -72,7 +72,10 @@ class Reconciler:
         self._kernel_stale = self._ike_stale = True
         self._userspace_esp: bool | None = None
         self._causes = Causes()
+        self._rejected: frozenset[Rejection] = frozenset()
         self._changed: dict[str, float] = {}
+        """Keys of records that have changed since the last pass, with the time of it."""
+        self._unseen: dict[str, float] = {}
         self._convergence = Convergence()
         self._pacing = Pacing()
         self._done: frozenset[Action] = frozenset()
@@ -100,10 +103,23 @@ class Reconciler:
             log.info("source in sync", records=len(self.rib.in_force().nodes))
         if self.rib.held and self.rib.held != held:
             log.warning(
-                "sudden loss of records held", keys=self.rib.held, confirm="fabricctl confirm"
+                "sudden loss of records held",
+                number=len(self.rib.held),
+                keys=self.rib.held[:SHOWN_KEYS],
+                confirm="fabricctl confirm",
             )
+        self._log_rejections()
         if changed or self.rib.synced != was_synced or self.rib.held != held:
             self._wakeup.poke("records")
+
+    def _log_rejections(self) -> None:
+        rejected = frozenset(self.rib.in_force().rejected)
+        for item in sorted(rejected - self._rejected):
+            log.warning("record rejected", key=item.key, field=item.field, reason=item.reason)
+        wrong = {item.key for item in rejected}
+        for key in sorted({item.key for item in self._rejected} - wrong):
+            log.info("record is no longer rejected", key=key)
+        self._rejected = rejected
 
     def kernel_changed(self, what: str) -> None:
         """A notification of the kernel."""
@@ -132,8 +148,10 @@ class Reconciler:
             log.info("credentials", subject=found.subject)
 
     async def refresh(self) -> None:
-        """Let the picture of charon be at most `FRESH` seconds old, if charon answers in time."""
-        if self._clock() - self._ike_seen_at < FRESH:
+        """Let the picture of charon be at most `FRESH` seconds old, if charon answers in time. A
+        charon that did not answer is left to the loop: who asks often must not keep it waiting.
+        """
+        if self._clock() - self._ike_seen_at < FRESH or "charon" in self.picture.faults:
             return
         turned = self._turned
         self.charon_changed("somebody asks")
@@ -146,22 +164,29 @@ class Reconciler:
         for key in keys:
             self._changed.setdefault(key, self._clock())
         if keys:
-            log.warning("held losses are obeyed", keys=keys)
+            log.warning("held losses are obeyed", number=len(keys), keys=keys[:SHOWN_KEYS])
             self._wakeup.poke("confirm")
         return keys
 
-    async def fresh_plan(self) -> tuple[Action, ...]:
-        """What would be done now, from observations made now; parts that don't answer left out."""
+    async def fresh_plan(self) -> tuple[tuple[Action, ...], dict[str, str]]:
+        """What would be done now, from observations made now; and by part, why one that does not
+        answer is left out.
+        """
         kernel: KernelState | None = None
         ike: IkeState | None = None
-        with suppress(Unavailable):
+        away: dict[str, str] = {}
+        try:
             kernel = await self._kernel.observe()
-        with suppress(Unavailable):
+        except Unavailable as error:
+            away[error.part] = error.reason
+        try:
             ike = await self._charon.observe()
+        except Unavailable as error:
+            away[error.part] = error.reason
         around = self._surroundings(kernel or KernelState())
         in_force = self.rib.in_force()
         wanted = desired(in_force.nodes, in_force.communities, around)
-        return plan(wanted, kernel, ike, removals=self.rib.synced)
+        return plan(wanted, kernel, ike, removals=self.rib.synced), away
 
     # ------------------------------------------------------------ the loop
 
@@ -234,16 +259,24 @@ class Reconciler:
         self, initiator: Initiator, metrics: Metrics, reasons: Sequence[str]
     ) -> PassResult:
         picture = self.picture
-        await self._observe()
+        await self._observe_kernel()
+        self._derive()
+        # A charon that hangs is waited for: what the kernel lacks comes first.
+        repairs = plan(picture.desired, picture.kernel, None, removals=False)
+        outcomes = await self._executor.carry_out(repairs)
+        await self._observe_charon()
         self._derive()
         picture.actions = plan(
             picture.desired, picture.kernel, picture.ike, removals=self.rib.synced
         )
-        changed, self._changed = self._changed, {}
+        changed, self._changed = self._unseen | self._changed, {}
         if picture.ike is not None:
             for since in self._convergence.reached(picture.desired, picture.ike):
                 metrics.convergence.observe(self._clock() - since)
-        outcomes = await self._executor.carry_out(picture.actions, initiator)
+        done = {outcome.action for outcome in outcomes}
+        rest = [action for action in picture.actions if action not in done]
+        outcomes += await self._executor.carry_out(rest)
+        self._executor.initiate(picture.actions, outcomes, initiator)
         touched = {outcome.action.kind.part for outcome in outcomes}
         self._kernel_stale |= Part.KERNEL in touched
         self._ike_stale |= Part.CHARON in touched
@@ -256,8 +289,8 @@ class Reconciler:
             causes,
             removals=self.rib.synced,
         )
-        if None in seen.values():
-            self._changed = changed | self._changed  # still news to the part that was not seen
+        # What a part has not seen is still news to it, but nothing to hurry for.
+        self._unseen = changed if None in seen.values() else {}
         self._forget_peers(initiator)
         picture.passes += 1
         self._turned.set()
@@ -271,27 +304,31 @@ class Reconciler:
             failed=bool(picture.faults or picture.failures),
         )
 
-    async def _observe(self) -> None:
+    async def _observe_kernel(self) -> None:
+        if not self._kernel_stale:
+            return
+        self._kernel_stale = False  # an event from here on asks for another look
+        try:
+            self.picture.kernel = await self._kernel.observe()
+            self.picture.mend("kernel")
+        except Unavailable as error:
+            self.picture.kernel = None
+            self.picture.fault(error)
+
+    async def _observe_charon(self) -> None:
+        if not self._ike_stale:
+            return
+        self._ike_stale = False
         picture = self.picture
-        if self._kernel_stale:
-            self._kernel_stale = False  # an event from here on asks for another look
-            try:
-                picture.kernel = await self._kernel.observe()
-                picture.mend("kernel")
-            except Unavailable as error:
-                picture.kernel = None
-                picture.fault(error)
-        if self._ike_stale:
-            self._ike_stale = False
-            try:
-                picture.ike = await self._charon.observe()
-                self._ike_seen_at = self._clock()
-                self._userspace_esp = picture.ike.userspace_esp
-                self.traffic.update(picture.ike)
-                picture.mend("charon")
-            except Unavailable as error:
-                picture.ike = None
-                picture.fault(error)
+        try:
+            picture.ike = await self._charon.observe()
+            self._ike_seen_at = self._clock()
+            self._userspace_esp = picture.ike.userspace_esp
+            self.traffic.update(picture.ike)
+            picture.mend("charon")
+        except Unavailable as error:
+            picture.ike = None
+            picture.fault(error)
 
     def _derive(self) -> None:
         picture = self.picture
@@ -314,11 +351,17 @@ class Reconciler:
             since = min(self._changed.values())
             self._convergence.changed(old, picture.desired, since)
 
+    @property
+    def around(self) -> Surroundings:
+        """What the desired state was derived from beside the records."""
+        return self._derived_from[1] if self._derived_from is not None else self._around
+
     def _surroundings(self, kernel: KernelState) -> Surroundings:
         return replace(
             self._around,
             tunnel_link=tunnel_link(kernel, self._userspace_esp),
             local_addresses=local_addresses(kernel),
+            outside=tuple(sorted({*self._around.outside, *connected(kernel)})),
             identity=self.keyring.identity,
         )
 

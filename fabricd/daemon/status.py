@@ -1,7 +1,7 @@
 """The status document: what `fabricctl status` shows, `/fabric/status/NAME` holds, metrics read.
 
-A pure function of the picture. A tunnel is up when what charon shows says so, never because
-something was asked for once.
+Reads what the loop and the initiator know, and changes nothing. A tunnel is up when what charon
+shows says so, never because something was asked for once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from fabricd import __version__
 from fabricd.core.ownership import DEAD_END, conn_name
 from fabricd.core.plan import foreign_link
+from fabricd.core.routing import unroutable
 from fabricd.core.sas import ESTABLISHED, carries, installed, pair_of, sas_by_conn
 from fabricd.core.state import Child, ChildSa, IkeSa
 from fabricd.core.topology import Peering
@@ -92,6 +93,8 @@ def not_ready(status: Mapping[str, Any], passes: int) -> tuple[str, ...]:
     ]
     if not status["certificates"]:
         reasons.append("credentials: there are none that can be used")
+    if status["synced"] and status["role"] is None:
+        reasons.append(f"records: there is none for {status['node']} in force")
     if passes == 0:
         reasons.append("the first pass is not done")
     return tuple(reasons)
@@ -130,6 +133,14 @@ def _part(picture: Picture, name: str) -> dict[str, Any]:
 def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
     picture, rib = reconciler.picture, reconciler.rib
     yield from picture.in_force.warnings
+    for peering in picture.desired.peerings:
+        for remote in peering.peer.subnets:
+            net = unroutable(remote, reconciler.around)
+            if net is not None:
+                yield (
+                    f"nodes/{peering.peer.name}: {remote} lies in {net}, which this node reaches "
+                    "outside the tunnels: it is not routed to the peer"
+                )
     if rib.held:
         yield (
             f"sudden loss of {len(rib.held)} records is held, not obeyed: "

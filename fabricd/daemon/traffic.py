@@ -37,7 +37,10 @@ class Traffic:
             totals = self._totals.setdefault(conn, Totals())
             seen: dict[int, tuple[int, int]] = {}
             newest: dict[str, int] = {}
-            for child in (child for sa in sas for child in sa.children):
+            first: set[int] = set()  # those that came with their IKE_SA
+            for ike_sa, child in ((sa, child) for sa in sas for child in sa.children):
+                if child.age >= ike_sa.age - 1:
+                    first.add(child.id)
                 before = totals.last.get(child.id, (0, 0))
                 seen[child.id] = now = (child.bytes_in, child.bytes_out)
                 if now[0] < before[0] or now[1] < before[1]:
@@ -48,7 +51,7 @@ class Traffic:
                     newest[child.name] = max(newest.get(child.name, 0), child.id)
             for name, number in newest.items():
                 known = totals.names.get(name, number)
-                totals.rekeys += number > known and known in totals.last
+                totals.rekeys += number > known and known in totals.last and number not in first
             totals.names |= newest
             totals.last = seen
 

@@ -4,7 +4,15 @@ Knows charon and `core`; not the records, the kernel, nor when anything is to be
 """
 
 from fabricd.ike.charon import Charon
+from fabricd.ike.codec import TEMPLATE
 from fabricd.ike.credentials import CredentialError, Credentials, load_credentials
 from fabricd.ike.initiator import InitiateFailed
 
-__all__ = ["Charon", "CredentialError", "Credentials", "InitiateFailed", "load_credentials"]
+__all__ = [
+    "TEMPLATE",
+    "Charon",
+    "CredentialError",
+    "Credentials",
+    "InitiateFailed",
+    "load_credentials",
+]

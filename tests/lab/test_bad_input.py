@@ -11,7 +11,8 @@ import pytest
 from lab.fabric import Fabric
 from lab.process import CommandError
 from lab.topology import RECORDS
-from tests.lab.observe import metrics, no_ping_lost, wait_converged, wait_status, whole
+from tests.lab.observe import metrics, wait_converged, wait_status, whole
+from tests.lab.pings import no_ping_lost
 
 NODES = ("node1", "edge2", "edge3")
 

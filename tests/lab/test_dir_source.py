@@ -11,15 +11,8 @@ import pytest
 from lab.demo import PATHS
 from lab.fabric import Fabric
 from lab.topology import RECORDS, Record
-from tests.lab.observe import (
-    get,
-    no_ping_lost,
-    own_fabric,
-    wait_converged,
-    wait_peers,
-    wait_status,
-    whole,
-)
+from tests.lab.observe import get, own_fabric, wait_converged, wait_peers, wait_status, whole
+from tests.lab.pings import no_ping_lost
 
 NODES = ("node1", "edge2", "edge3")
 

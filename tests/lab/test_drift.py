@@ -23,13 +23,13 @@ from tests.lab.observe import (
     kernel,
     look_again,
     metrics,
-    no_ping_lost,
     sas,
     session,
     wait_converged,
     wait_growth,
     wait_status,
 )
+from tests.lab.pings import no_ping_lost
 
 Hand = Callable[[FabricNode], object]
 

@@ -19,8 +19,6 @@ from tests.lab.observe import (
     ike,
     look_again,
     metrics,
-    no_ping_lost,
-    pinging,
     sas,
     session,
     status,
@@ -29,6 +27,7 @@ from tests.lab.observe import (
     wait_sas,
     wait_status,
 )
+from tests.lab.pings import no_ping_lost, pinging
 
 PEERS = {
     "node1": {"edge2", "edge3"},

@@ -16,7 +16,8 @@ from lab.capture import Capture
 from lab.fabric import Fabric
 from lab.process import wait_until
 from lab.topology import RECORDS, UNDERLAY
-from tests.lab.observe import SOON, Pings, own_fabric, wait_converged, wait_peers, wait_status
+from tests.lab.observe import SOON, own_fabric, wait_converged, wait_peers, wait_status
+from tests.lab.pings import Pings
 
 EDGES = ("edge2", "edge3")
 NODES = ("node1", *EDGES)

@@ -18,7 +18,6 @@ from tests.lab.observe import (
     ike,
     kernel,
     look_again,
-    no_ping_lost,
     own_fabric,
     status,
     wait_converged,
@@ -27,6 +26,7 @@ from tests.lab.observe import (
     wait_status,
     whole,
 )
+from tests.lab.pings import no_ping_lost
 
 NODES = ("node1", "edge2", "edge3")
 GATEWAY = "10.233.0.0/16"

@@ -12,7 +12,8 @@ from lab.fabric import Fabric
 from lab.process import CommandError, wait_until
 from lab.topology import PODS, RECORDS
 from tests.lab import others
-from tests.lab.observe import SOON, no_ping_lost, own_fabric, sas, wait_converged, whole
+from tests.lab.observe import SOON, own_fabric, sas, wait_converged, whole
+from tests.lab.pings import no_ping_lost
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lab.fabric import Fabric, FabricNode
-from tests.lab.observe import (
-    Log,
-    get,
-    metrics,
-    no_ping_lost,
-    status,
-    wait_converged,
-    wait_status,
-    whole,
-)
+from tests.lab.observe import Log, get, metrics, status, wait_converged, wait_status, whole
+from tests.lab.pings import no_ping_lost
 
 NODES = ("node1", "edge2", "edge3")
 

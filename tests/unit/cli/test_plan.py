@@ -97,6 +97,7 @@ def test_an_edge_from_files_alone(ctl: Ctl, records: Path) -> None:
         "route.set 2.2.2.32/27 dev fabric0 src 2.2.2.1 table 198 metric 100",
         "route.set unreachable 10.233.0.0/16 table 198 metric 10000",
         "route.set unreachable 2.0.0.0/8 table 198 metric 10000",
+        "route.set unreachable 2.2.2.0/27 table 254 metric 10000",
         "rule.add 198: from all lookup 198 (IPv4)",
         "authority.load fabric-ca-of-edge2",
         "key.load private-key-of-edge2",

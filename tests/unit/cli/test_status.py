@@ -156,13 +156,13 @@ held, not obeyed: the loss of /fabric/nodes/edge7, /fabric/nodes/edge8
 def test_wide_shows_children_endpoints_communities_and_who_initiates(
     ctl: Ctl, daemon: Daemon
 ) -> None:
-    daemon.answer("GET /status", status(peer("edge3", initiator=False), WAITING))
+    daemon.answer("GET /status", status(peer("edge3", initiator=False, ike="ESTABLISHED"), WAITING))
     lines = ctl("status", "-o", "wide").stdout.splitlines()[5:]
     assert [" ".join(line.split()) for line in lines] == [
-        "PEER ROLE STATE UP IN OUT AGE INITIATOR ENDPOINT REMOTE COMMUNITIES REASON LAST ERROR",
-        "edge3 edge up 1/1 1.5 KiB 0 B 2h1m peer 10.20.8.12 10.20.8.12 app1 -",
+        "PEER ROLE STATE UP IN OUT AGE IKE INITIATOR ENDPOINT REMOTE COMMUNITIES REASON LAST ERROR",
+        "edge3 edge up 1/1 1.5 KiB 0 B 2h1m ESTABLISHED peer 10.20.8.12 10.20.8.12 app1 -",
         "2.2.2.0/27 === 2.2.2.32/27 INSTALLED yes 1.5 KiB 0 B 1m5s",
-        "node1 cloud waiting 1/2 0 B 0 B - this node 10.20.8.12 - - "
+        "node1 cloud waiting 1/2 0 B 0 B - - this node 10.20.8.12 - - "
         "tries again in 4 s NO_PROPOSAL_CHOSEN",
         "2.2.2.0/27 === 10.233.0.0/17 none no 0 B 0 B -",
         "2.2.2.0/27 === 10.233.128.0/17 INSTALLED yes 1.5 KiB 0 B 1m5s",

@@ -9,7 +9,13 @@ from fabricd.core.ownership import NUMBER
 from fabricd.core.plan import describe_route
 from fabricd.core.rib import Rib
 from fabricd.core.state import IfAddress, KernelState, Link, Rule, Sysctl
-from fabricd.core.surroundings import Identity, Surroundings, local_addresses, tunnel_link
+from fabricd.core.surroundings import (
+    Identity,
+    Surroundings,
+    connected,
+    local_addresses,
+    tunnel_link,
+)
 from fabricd.model import Address, Prefix
 
 IDENTITY = Identity(frozenset({"fabric-ca-1"}), "key1", "digest1")
@@ -28,6 +34,7 @@ def state_of(
     link: str | None = "fabric0",
     local: tuple[str, ...] = (),
     identity: Identity | None = IDENTITY,
+    outside: tuple[str, ...] = (),
 ) -> DesiredState:
     rib = Rib("CN={name}")
     rib.apply(Listed(tuple(Put(f"nodes/{n}", value) for n, value in records.items())), 0)
@@ -39,6 +46,7 @@ def state_of(
         link,
         tuple(map(Address, local)),
         identity,
+        tuple(map(Prefix, outside)),
     )
     return desired(rib.in_force().nodes, rib.in_force().communities, around)
 
@@ -64,6 +72,9 @@ def test_the_kernel_of_an_edge() -> None:
         # Its own pods: as the main table says.
         "throw 2.2.2.0/27 table 198 metric 10000",
         "throw 2.2.2.96/27 table 198 metric 10000",
+        # … and if that does not know them, not at all.
+        "unreachable 2.2.2.0/27 table 254 metric 10000",
+        "unreachable 2.2.2.96/27 table 254 metric 10000",
         # To peers: from an address that fits the traffic selectors.
         "2.2.2.32/27 dev fabric0 src 2.2.2.1 table 198 metric 100",
         "10.233.0.0/16 dev fabric0 src 2.2.2.1 table 198 metric 100",
@@ -166,14 +177,56 @@ def test_a_subnet_outside_of_the_networks_is_refused_by_itself() -> None:
 
 def test_a_network_that_is_just_the_nodes_own_subnet() -> None:
     state = state_of("edge3", {"edge3": EDGE3}, networks=("2.2.2.64/27",))
-    assert routes(state) == {"throw 2.2.2.64/27 table 198 metric 10000"}
+    assert routes(state) == {
+        "throw 2.2.2.64/27 table 198 metric 10000",
+        "unreachable 2.2.2.64/27 table 254 metric 10000",
+    }
 
 
 def test_an_underlay_inside_a_network_of_the_fabric_stays_reachable() -> None:
-    state = state_of("edge1", networks=("2.0.0.0/8", "10.0.0.0/8"))
-    assert "unreachable 10.0.0.0/8 table 198 metric 10000" in routes(state)
-    assert "throw 10.20.8.6/32 table 198 metric 10000" in routes(state)
-    assert not any("10.20.8" in route for route in routes(state_of("edge1")))
+    networks = ("2.0.0.0/8", "10.0.0.0/8")
+    found = routes(state_of("edge1", networks=networks, outside=("10.20.9.0/24",)))
+    assert "unreachable 10.0.0.0/8 table 198 metric 10000" in found
+    assert "throw 10.20.9.0/24 table 198 metric 10000" in found
+    assert "throw 10.20.8.6/32 table 198 metric 10000" in found
+
+
+def test_no_record_opens_a_way_around_the_tunnels() -> None:
+    rogue = SEED | {"rogue": b'{"subnets": ["2.9.8.0/27"], "endpoint": "2.9.9.9"}'}
+    assert not any("2.9.9.9" in route for route in routes(state_of("edge1", rogue)))
+    outside = routes(state_of("edge1", rogue, outside=("10.20.8.0/24",)))
+    assert not any("2.9.9.9" in route for route in outside)
+
+
+def test_what_the_node_is_connected_to_is_not_drawn_into_a_tunnel() -> None:
+    rogue = SEED | {"rogue": b'{"role": "cloud", "subnets": ["10.20.0.0/16"]}'}
+    rogue["rogue2"] = b'{"role": "cloud", "subnets": ["10.20.9.9/32"]}'
+    records = {name: value for name, value in rogue.items() if name not in {"edge1", "edge3"}}
+    records["edge1"] = b'{"subnets": ["2.2.2.0/27"]}'
+    found = routes(state_of("edge1", records, outside=("10.20.8.0/24", "10.20.9.9/32")))
+    assert "10.20.0.0/16 dev fabric0 src 2.2.2.1 table 198 metric 100" in found
+    assert "throw 10.20.8.0/24 table 198 metric 10000" in found
+    assert "throw 10.20.9.9/32 table 198 metric 10000" in found
+    assert not any(route.startswith("10.20.9.9/32") for route in found)
+
+
+def test_a_machine_of_the_cluster_without_a_record_keeps_its_pod_network() -> None:
+    gone = {"gw": GATEWAY, "edge2": EDGE2}
+    found = routes(state_of("gw2", gone, local=("10.233.64.1",)))
+    assert found == {"unreachable 2.0.0.0/8 table 198 metric 10000"}
+    elsewhere = routes(state_of("edge9", gone, local=("192.168.0.9",)))
+    assert "unreachable 10.233.0.0/16 table 198 metric 10000" in elsewhere
+
+
+def test_what_the_node_is_connected_to() -> None:
+    addresses = [
+        IfAddress("lo", "127.0.0.1/8"),
+        IfAddress("eth0", "10.20.8.4/24"),
+        IfAddress("eth0", "fe80::1/64"),
+        IfAddress("br-edge", "2.2.2.1/27", NUMBER),
+    ]
+    state = KernelState(addresses={(item.link, item.address): item for item in addresses})
+    assert connected(state) == ("10.20.8.0/24",)
 
 
 def test_without_a_safe_link_there_is_no_way_to_peers() -> None:

@@ -165,6 +165,20 @@ def test_a_key_without_a_name(name: str) -> None:
         assert [(f.key, f.field) for f in decoded.faults] == [(f"{folder}/{name}", "name")]
 
 
+def test_a_record_of_any_size_is_not_kept() -> None:
+    (fault,) = decode(
+        "nodes/edge2", b'{"subnets": ["2.2.2.0/27"]}' + b" " * 65_536, TEMPLATE
+    ).faults
+    assert (fault.field, fault.reason) == ("", "has 65563 bytes: at most 65536")
+
+
+def test_warnings_about_one_record_are_few() -> None:
+    fields = ", ".join(f'"f{number}": 1' for number in range(1000))
+    decoded = decode("nodes/edge2", f'{{"subnets": ["2.2.2.0/27"], {fields}}}'.encode(), TEMPLATE)
+    assert len(decoded.warnings) == 9
+    assert decoded.warnings[-1] == "nodes/edge2: 992 more unknown fields are ignored"
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -177,10 +191,10 @@ def test_a_key_without_a_name(name: str) -> None:
         b'{"subnets": ["2.2.2.0/27"]} trailing',
         b'{"subnets": ["\xff"]}',
         b'\xef\xbb\xbf{"subnets": ["2.2.2.0/27"]}',
-        b'{"x": ' + b"[" * 100_000,
-        b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"x": ' + b"[" * 60_000,
+        b'{"x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
         b'{"priority": 1e999, "subnets": ["2.2.2.0/27"]}',
-        b'{"priority": ' + b"9" * 100_000 + b"}",
+        b'{"priority": ' + b"9" * 60_000 + b"}",
     ],
     ids=lambda value: value[:24].decode("latin-1"),
 )

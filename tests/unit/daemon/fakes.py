@@ -55,6 +55,8 @@ class Part:
     observed: int = 0
     before_observed: Callable[[], None] = lambda: None
     """Runs while the state is being observed, after it was read."""
+    silence: float = 0.0
+    """Seconds before it answers anything."""
     watchers: list[Callable[[str], None]] = field(default_factory=list)
 
     async def observation(self, look: Callable[[], Any]) -> Any:
@@ -98,7 +100,7 @@ class Part:
         return [what for _, what in self.applied]
 
     async def _answer(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.silence)
         if self.away:
             raise Unavailable(self.part, self.away)
 
@@ -124,6 +126,8 @@ class FakeCharon(Part):
     """Why an initiation fails, by connection or by child."""
     patience: float = 0.0
     """Seconds that an initiation takes."""
+    silent: set[str] = field(default_factory=set)
+    """Connections whose peer never answers."""
     initiated: list[tuple[float, Tunnel]] = field(default_factory=list)
     under_way: list[str] = field(default_factory=list)
     """Connections that are being initiated now."""
@@ -146,9 +150,11 @@ class FakeCharon(Part):
         self.under_way.append(tunnel.conn)
         self.most_under_way = max(self.most_under_way, len(self.under_way))
         try:
-            await trio.sleep(self.patience)
+            await trio.sleep(timeout if tunnel.conn in self.silent else self.patience)
         finally:
             self.under_way.remove(tunnel.conn)
+        if tunnel.conn in self.silent:
+            raise InitiateFailed("no answer")
         reason = self.fails.get(tunnel.child) or self.fails.get(tunnel.conn)
         if reason:
             raise InitiateFailed(reason)

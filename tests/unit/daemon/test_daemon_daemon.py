@@ -171,7 +171,7 @@ async def test_from_records_to_tunnels_and_what_everybody_is_told(
             "edge3": "up",
         }
         assert (await house.control("GET /status"))["node"] == "edge2"
-        assert await house.control("GET /plan") == {"actions": []}
+        assert await house.control("GET /plan") == {"actions": [], "unavailable": {}}
         assert await house.http("/readyz") == (200, "ok\n")
         assert await house.http("/healthz") == (200, "ok\n")
         code, text = await house.http("/metrics")

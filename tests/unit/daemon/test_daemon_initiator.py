@@ -247,6 +247,24 @@ async def test_not_all_peers_at_once(nursery: trio.Nursery, autojump_clock: Mock
     assert bench.charon.most_under_way == PARALLEL
 
 
+async def test_silent_peers_leave_a_place_to_the_others(
+    nursery: trio.Nursery, edge3: Conn, autojump_clock: MockClock
+) -> None:
+    dead = [conn(f"dead{number}") for number in range(10 * PARALLEL)]
+    bench = Bench(nursery, edge3, *dead)
+    bench.charon.silent = {conn.name for conn in dead}
+    missing = [tunnel for conn in dead for tunnel in tunnels(conn)]
+    bench.initiator.want(missing)
+    await trio.sleep(300)
+    assert len(bench.initiator.waiting) > PARALLEL
+    before = trio.current_time()
+    bench.initiator.want([*missing, *tunnels(edge3)])
+    await wait_all_tasks_blocked()
+    assert [sa.conn for sa in bench.charon.held.sas] == ["fabric-edge3"]
+    assert trio.current_time() == before
+    assert "fabric-edge3" not in bench.initiator.waiting
+
+
 async def test_a_peer_that_is_gone_is_forgotten(
     nursery: trio.Nursery, edge3: Conn, autojump_clock: MockClock
 ) -> None:

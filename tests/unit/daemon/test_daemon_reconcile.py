@@ -705,6 +705,37 @@ async def test_at_rest_only_the_sweep_looks(node: SimulatedNode, autojump_clock:
     assert node.reconciler.picture.passes - before <= 12
 
 
+async def test_a_charon_that_hangs_does_not_keep_the_kernel_waiting(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    node.charon.silence, node.charon.away = 5.0, "no answer within 5 s"
+    key, _ = route_of(node, "2.2.2.32/27")
+    del node.kernel.held.routes[key]
+    before = trio.current_time()
+    node.charon.tell("child-updown fabric-edge3")
+    node.kernel.tell("route 2.2.2.32/27")
+    await node.passes(1)
+    assert node.kernel.times(f"route.set {TO_EDGE3}")[-1] == before
+    assert trio.current_time() == before + 5
+    # Who asks for the status meanwhile is answered, and nobody waits for charon again.
+    await node.reconciler.refresh()
+    assert trio.current_time() == before + 5
+
+
+async def test_a_rejected_record_is_logged_once(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    with capture_logs() as logs:
+        node.change(put("nodes/edge9", 9, subnets=["2.2.2.0/27"]))
+        node.change(put("nodes/edge8", 8, subnets=["2.2.9.0/27"]))
+        node.change(put("nodes/edge9", 9, subnets=["2.2.10.0/27"]))
+    told = [entry for entry in logs if "rejected" in entry["event"]]
+    assert [(entry["event"], entry["key"], entry.get("field")) for entry in told] == [
+        ("record rejected", "nodes/edge9", "subnets"),
+        ("record is no longer rejected", "nodes/edge9", None),
+    ]
+
+
 # ---------------------------------------------------------------- a plan on request
 
 
@@ -713,13 +744,14 @@ async def test_a_fresh_plan_looks_for_itself_and_does_nothing(
 ) -> None:
     key, _ = route_of(node, "2.2.2.32/27")
     del node.kernel.held.routes[key]  # nobody was told
-    actions = await node.reconciler.fresh_plan()
-    assert [action.target for action in actions] == [TO_EDGE3]
+    actions, away = await node.reconciler.fresh_plan()
+    assert ([action.target for action in actions], away) == ([TO_EDGE3], {})
     assert key not in node.kernel.held.routes
     node.kernel.away = "no answer"
-    assert await node.reconciler.fresh_plan() == ()
+    assert await node.reconciler.fresh_plan() == ((), {"kernel": "no answer"})
     node.kernel.away, node.charon.away = "", "no socket"
-    assert [action.target for action in await node.reconciler.fresh_plan()] == [TO_EDGE3]
+    actions, away = await node.reconciler.fresh_plan()
+    assert ([action.target for action in actions], away) == ([TO_EDGE3], {"charon": "no socket"})
 
 
 async def test_a_link_that_is_not_ours_is_told_of_once(

@@ -16,8 +16,12 @@ def child(
     return ChildSa(number, name, state, *sides, bytes_in=bytes_in, bytes_out=bytes_out)
 
 
-def ike(*children: ChildSa, conn: str = "fabric-edge3", number: int = 1) -> IkeState:
-    return IkeState(sas=(IkeSa(number, conn, "ESTABLISHED", initiator=True, children=children),))
+def ike(
+    *children: ChildSa, conn: str = "fabric-edge3", number: int = 1, age: int = 100
+) -> IkeState:
+    return IkeState(
+        sas=(IkeSa(number, conn, "ESTABLISHED", initiator=True, age=age, children=children),)
+    )
 
 
 def totals(*states: IkeState) -> tuple[int, int, int]:
@@ -38,6 +42,11 @@ def test_an_sa_counts_from_nothing() -> None:
 
 def test_the_same_observation_twice_counts_once() -> None:
     assert totals(ike(child(1, 100, 200)), ike(child(1, 100, 200))) == (100, 200, 0)
+
+
+def test_a_tunnel_that_was_made_anew_is_not_rekeyed() -> None:
+    anew = ike(child(2, 5, 6), number=2, age=0)
+    assert totals(ike(child(1, 100, 200)), anew) == (105, 206, 0)
 
 
 def test_a_rekey_with_both_seen_together() -> None:

@@ -1,0 +1,80 @@
+"""Pings between pods while something else goes on: which of them were lost."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from lab.demo import PATHS
+from lab.fabric import Fabric
+from lab.process import Process, spawn, wait_until
+from lab.topology import find_pod
+from tests.lab.observe import SOON
+
+INTERVAL: Final = 0.02
+"""Seconds between two pings."""
+
+
+class Pings:
+    """Pings between two pods, one after the other, until `stop`."""
+
+    def __init__(self, fabric: Fabric, source: str, target: str) -> None:
+        """Pods by name or address."""
+        self.path = f"{source} to {target}"
+        folder = fabric.run / "pings"
+        folder.mkdir(exist_ok=True)
+        inside = fabric.namespaces[find_pod(source).name].inside
+        argv = inside("ping", "-n", "-i", str(INTERVAL), find_pod(target).ip)
+        self._process: Process = spawn(
+            *argv, run=folder, name=f"{source}-{target}-{time.monotonic_ns()}"
+        )
+
+    def answered(self) -> list[int]:
+        """Numbers of the pings that were answered so far."""
+        text = self._process.log.read_text(encoding="utf-8", errors="replace")
+        return [int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", text)]
+
+    def wait_answer(self) -> None:
+        """Wait for one more answer."""
+        before = len(self.answered())
+        wait_until(lambda: len(self.answered()) > before, f"{self.path}: an answer", SOON)
+
+    def stop(self) -> list[int]:
+        """The numbers of those that were lost: sent before the last one that was answered, and
+        not answered.
+        """
+        self._process.signal(signal.SIGINT)
+        self._process.wait(10)
+        answered = self.answered()
+        self._process.stop()
+        return sorted(set(range(1, max(answered, default=0) + 1)) - set(answered))
+
+
+@contextmanager
+def pinging(fabric: Fabric, *paths: str) -> Iterator[dict[str, list[int]]]:
+    """Ping along connections (`c1`) all the while; afterwards the dict says what was lost.
+
+    It begins and ends with a ping that is answered.
+    """
+    lost: dict[str, list[int]] = {}
+    running = {path: Pings(fabric, *PATHS[path]) for path in paths}
+    try:
+        for pings in running.values():
+            pings.wait_answer()
+        yield lost
+        for pings in running.values():
+            pings.wait_answer()
+    finally:
+        lost.update({path: pings.stop() for path, pings in running.items()})
+
+
+@contextmanager
+def no_ping_lost(fabric: Fabric, *paths: str) -> Iterator[None]:
+    """Along these connections every single ping is answered meanwhile."""
+    with pinging(fabric, *paths) as lost:
+        yield
+    assert lost == {path: [] for path in paths}
