@@ -31,7 +31,7 @@ from fabricd.daemon.notify import Notifier
 from fabricd.daemon.pacing import SWEEP
 from fabricd.daemon.parts import CharonPart, KernelPart
 from fabricd.daemon.reconcile import Reconciler
-from fabricd.daemon.status import About, document, essence, headline, not_ready
+from fabricd.daemon.status import About, abridged, document, essence, headline, not_ready
 from fabricd.daemon.store import open_store
 from fabricd.daemon.wakeup import Wakeup
 from fabricd.daemon.web import Routes
@@ -226,7 +226,7 @@ class Daemon:
                 continue
             # `remote` and times are in the document; only a change of its essence is worth a write.
             try:
-                await self._store.publish(key, serve.encode(status))
+                await self._store.publish(key, serve.encode(abridged(status)))
                 self._published, reported = essence(status), ""
             except Unavailable as error:
                 if error.reason != reported:

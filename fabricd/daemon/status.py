@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fabricd import __version__
 from fabricd.core.ownership import DEAD_END, conn_name
@@ -20,6 +20,9 @@ from fabricd.core.topology import Peering
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.reconcile import Reconciler
+
+PUBLISHED: Final = 100
+"""Entries of each list of faults in a published document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,19 @@ def headline(status: Mapping[str, Any], passes: int) -> str:
         text += f", {len(status['rejected'])} faults in records"
     reasons = not_ready(status, passes)
     return f"{text}; {'; '.join(reasons)}" if reasons else text
+
+
+def abridged(status: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as it is published: a store takes no value of any length, and many wrong records
+    must not keep the rest from being known.
+    """
+    result = dict(status)
+    for name in ("rejected", "warnings", "held"):
+        more = len(status[name]) - PUBLISHED
+        if more > 0:
+            result[name] = status[name][:PUBLISHED]
+            result["warnings"] = [*result["warnings"], f"{name}: {more} more are not shown here"]
+    return result
 
 
 def essence(status: Mapping[str, Any]) -> Any:

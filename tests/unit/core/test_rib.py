@@ -359,6 +359,13 @@ def test_confirm_obeys() -> None:
     assert rib.hear(Listed(fleet(4))).held == ()
 
 
+def test_what_was_confirmed_does_not_count_against_the_next_loss() -> None:
+    rib = told(Listed(fleet(10)), Listed(fleet(5)), Listed(fleet(4)))
+    assert rib.held == ("nodes/edge4",)
+    rib.confirm()
+    assert rib.hear(Listed(fleet(3))).held == ()
+
+
 def test_records_that_come_back_are_held_no_more() -> None:
     rib = told(Listed(fleet(10)), Listed(()), Listed(fleet(10)))
     assert rib.held == ()

@@ -19,7 +19,7 @@ from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.reconcile import Reconciler
-from fabricd.daemon.status import About, document, essence, headline, not_ready
+from fabricd.daemon.status import About, abridged, document, essence, headline, not_ready
 from fabricd.model import Prefix
 from tests.unit.daemon.conftest import Pki
 from tests.unit.daemon.fakes import (
@@ -396,3 +396,15 @@ async def test_only_what_matters_is_worth_a_write(desk: Desk) -> None:
         change()
         assert essence(desk.document()) != before
         before = essence(desk.document())
+
+
+# ---------------------------------------------------------------- as it is published
+
+
+def test_a_published_document_stays_small() -> None:
+    faults = [{"key": f"/fabric/nodes/n{n}", "field": "", "reason": "wrong"} for n in range(5000)]
+    status = {"node": "edge2", "rejected": faults, "warnings": ["one"], "held": []}
+    published = abridged(status)
+    assert published["rejected"] == faults[:100]
+    assert published["warnings"] == ["one", "rejected: 4900 more are not shown here"]
+    assert abridged(status | {"rejected": faults[:100]})["warnings"] == ["one"]
