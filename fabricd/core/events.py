@@ -5,6 +5,10 @@ source have in common. Values are bytes as they were written; only `core.records
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+FOLDERS: Final = ("nodes/", "communities/")
+"""How the keys of records begin; a node's `status/NAME` is written by it, never read."""
 
 
 @dataclass(frozen=True, slots=True)

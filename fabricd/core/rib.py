@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fabricd.core.claims import Claims
-from fabricd.core.events import Changed, Delete, Event, Listed, Lost, Put
+from fabricd.core.events import FOLDERS, Changed, Delete, Event, Listed, Lost, Put
 from fabricd.core.records import decode
 from fabricd.model import Community, Node, Record, Rejection
 
@@ -25,8 +25,6 @@ VERSIONS: Final = 16
 
 LOSS_WINDOW: Final = 60.0
 """Seconds within which losses of node records add up to one sudden loss."""
-
-FOLDERS: Final = ("nodes/", "communities/")
 
 
 @dataclass(frozen=True, slots=True)

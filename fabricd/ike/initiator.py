@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from fabricd.core.action import Tunnel
+from fabricd.core.sas import UP
 from fabricd.core.state import IkeSa
 from fabricd.errors import Unavailable
 from fabricd.ike.codec import number, observed_ike_sa, sections, text
@@ -15,9 +16,6 @@ from fabricd.ike.connection import Connection
 from fabricd.ike.effector import terminate_ike_sa
 from fabricd.ike.failure import explain
 from fabricd.ike.protocol import ProtocolError, Request, Section, Tree
-
-UP: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING"})
-"""States of a CHILD_SA that carries traffic."""
 
 HALF_OPEN: Final = frozenset({"CREATED", "CONNECTING"})
 

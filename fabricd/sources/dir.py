@@ -25,11 +25,11 @@ from typing import Final, NoReturn
 
 import trio
 
-from fabricd.core.events import Changed, Delete, Event, Listed, Lost, Put
+from fabricd.core.events import FOLDERS, Changed, Delete, Event, Listed, Lost, Put
 from fabricd.errors import Unavailable
 from fabricd.sources import inotify
 from fabricd.sources.inotify import Inotify, Notice
-from fabricd.sources.store import FOLDERS, Store
+from fabricd.sources.store import Store
 
 SETTLE: Final = 0.1
 """Seconds for a folder to be replaced (gone, then there again) before everything is read."""

@@ -16,11 +16,10 @@ from typing import Any, Final, NoReturn
 
 import grpc
 
-from fabricd.core.events import Delete, Put
+from fabricd.core.events import FOLDERS, Delete, Put
 from fabricd.sources.etcd_client import EtcdClient, Refused
 from fabricd.sources.etcd_proto import DELETE_RANGE, PUT, RANGE
 from fabricd.sources.etcd_watch import watch
-from fabricd.sources.store import FOLDERS
 
 PAGE: Final = 1000
 """Records in one response."""

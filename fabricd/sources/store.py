@@ -6,13 +6,10 @@ May not know of etcd, directories or the contents of a record.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from fabricd.core.events import Event, Put
 from fabricd.errors import Unavailable
-
-FOLDERS: Final = ("nodes/", "communities/")
-"""Keys below the prefix that are records; `status/NAME` is written here, never read."""
 
 
 class HistoryGone(Unavailable):
