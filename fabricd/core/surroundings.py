@@ -64,12 +64,14 @@ def local_addresses(state: KernelState) -> tuple[Address, ...]:
     )
 
 
-def connected(state: KernelState) -> tuple[Prefix, ...]:
-    """The networks that the node is connected to by links and addresses that are not ours."""
+def connected(state: KernelState, bridge: str) -> tuple[Prefix, ...]:
+    """The networks that the node is connected to by links and addresses that are not ours, but for
+    the pods' bridge, whoever made it.
+    """
     found = {
         ip_interface(item.address).network
         for item in state.addresses.values()
-        if item.link != "lo" and not owns_address(state, item)
+        if item.link not in {"lo", bridge} and not owns_address(state, item)
     }
     return tuple(sorted(Prefix(str(net)) for net in found if not net.is_link_local))
 

@@ -72,7 +72,6 @@ class Reconciler:
         self._kernel_stale = self._ike_stale = True
         self._userspace_esp: bool | None = None
         self._causes = Causes()
-        self._rejected: frozenset[Rejection] = frozenset()
         self._changed: dict[str, float] = {}
         """Keys of records that have changed since the last pass, with the time of it."""
         self._unseen: dict[str, float] = {}
@@ -108,18 +107,8 @@ class Reconciler:
                 keys=self.rib.held[:SHOWN_KEYS],
                 confirm="fabricctl confirm",
             )
-        self._log_rejections()
         if changed or self.rib.synced != was_synced or self.rib.held != held:
             self._wakeup.poke("records")
-
-    def _log_rejections(self) -> None:
-        rejected = frozenset(self.rib.in_force().rejected)
-        for item in sorted(rejected - self._rejected):
-            log.warning("record rejected", key=item.key, field=item.field, reason=item.reason)
-        wrong = {item.key for item in rejected}
-        for key in sorted({item.key for item in self._rejected} - wrong):
-            log.info("record is no longer rejected", key=key)
-        self._rejected = rejected
 
     def kernel_changed(self, what: str) -> None:
         """A notification of the kernel."""
@@ -339,6 +328,7 @@ class Reconciler:
         if before is not None and before[0] is in_force and before[1] == around:
             return
         old = picture.desired
+        self._log_rejections(in_force.rejected)
         picture.in_force = in_force
         picture.desired = desired(in_force.nodes, in_force.communities, around)
         self._derived_from = in_force, around
@@ -356,12 +346,19 @@ class Reconciler:
         """What the desired state was derived from beside the records."""
         return self._derived_from[1] if self._derived_from is not None else self._around
 
+    def _log_rejections(self, now: Sequence[Rejection]) -> None:
+        before = self.picture.in_force.rejected
+        for item in sorted(set(now).difference(before)):
+            log.warning("record rejected", key=item.key, field=item.field, reason=item.reason)
+        for key in sorted({item.key for item in before} - {item.key for item in now}):
+            log.info("record is no longer rejected", key=key)
+
     def _surroundings(self, kernel: KernelState) -> Surroundings:
         return replace(
             self._around,
             tunnel_link=tunnel_link(kernel, self._userspace_esp),
             local_addresses=local_addresses(kernel),
-            outside=tuple(sorted({*self._around.outside, *connected(kernel)})),
+            outside=tuple(sorted({*self._around.outside, *connected(kernel, self._around.bridge)})),
             identity=self.keyring.identity,
         )
 

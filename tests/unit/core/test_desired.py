@@ -223,10 +223,11 @@ def test_what_the_node_is_connected_to() -> None:
         IfAddress("lo", "127.0.0.1/8"),
         IfAddress("eth0", "10.20.8.4/24"),
         IfAddress("eth0", "fe80::1/64"),
-        IfAddress("br-edge", "2.2.2.1/27", NUMBER),
+        IfAddress("eth0", "10.20.8.5/24", NUMBER),
+        IfAddress("br-edge", "2.2.2.1/8"),
     ]
     state = KernelState(addresses={(item.link, item.address): item for item in addresses})
-    assert connected(state) == ("10.20.8.0/24",)
+    assert connected(state, "br-edge") == ("10.20.8.0/24",)
 
 
 def test_without_a_safe_link_there_is_no_way_to_peers() -> None:

@@ -726,9 +726,13 @@ async def test_a_rejected_record_is_logged_once(
     node: SimulatedNode, autojump_clock: MockClock
 ) -> None:
     with capture_logs() as logs:
-        node.change(put("nodes/edge9", 9, subnets=["2.2.2.0/27"]))
-        node.change(put("nodes/edge8", 8, subnets=["2.2.9.0/27"]))
-        node.change(put("nodes/edge9", 9, subnets=["2.2.10.0/27"]))
+        for key, subnet in (
+            ("edge9", "2.2.2.0/27"),
+            ("edge8", "2.2.9.0/27"),
+            ("edge9", "2.2.10.0/27"),
+        ):
+            node.change(put(f"nodes/{key}", 9, subnets=[subnet]))
+            await node.passes(1)
     told = [entry for entry in logs if "rejected" in entry["event"]]
     assert [(entry["event"], entry["key"], entry.get("field")) for entry in told] == [
         ("record rejected", "nodes/edge9", "subnets"),
