@@ -44,6 +44,10 @@ from fabricd.sources import Store
 STUCK: Final = 60.0
 """Seconds without a turn of the loop after which `/healthz` says so."""
 
+SETTLE: Final = 0.2
+"""Seconds from a change to its being written to the store or to disk: changes come in company, and
+tunnels come first."""
+
 PUBLISH_PAUSE: Final = 1.0
 """Seconds between two writes of the status to the store, at least."""
 
@@ -203,6 +207,7 @@ class Daemon:
         saved = self._reconciler.rib.versions()
         while True:
             await self._to_save.wait(SAVE_RETRY if self._snapshot_fault else float("inf"))
+            await trio.sleep(SETTLE)
             versions = self._reconciler.rib.versions()
             if versions == saved:
                 continue
@@ -221,6 +226,7 @@ class Daemon:
         reported = ""
         while True:
             await self._to_publish.wait(float("inf"))
+            await trio.sleep(SETTLE)
             status = self.status()
             if essence(status) == self._published:
                 continue

@@ -9,6 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+VERIFY: Final = 0.1
+"""Seconds until a pass that sees whether the last one's actions worked, if no event comes first:
+a handshake that was just started has more use for the processor."""
+
 SWEEP: Final = 15.0
 """Seconds between passes that look at everything even if nothing said so."""
 
@@ -53,7 +57,7 @@ class Pacing:
         self._longest = PAUSE if result.struggled else RETRY[0]
         if not result.failed:
             self._retry = RETRY[0]
-            return 0.0 if result.acted else math.inf
+            return VERIFY if result.acted else math.inf
         pause, self._retry = self._retry, min(self._retry * 2, RETRY[1])
         return pause
 

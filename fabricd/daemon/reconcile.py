@@ -27,7 +27,7 @@ from fabricd.daemon.convergence import Convergence
 from fabricd.daemon.executor import Executor
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
-from fabricd.daemon.pacing import SWEEP, Pacing, PassResult
+from fabricd.daemon.pacing import SWEEP, VERIFY, Pacing, PassResult
 from fabricd.daemon.parts import CharonPart, KernelPart
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.traffic import Traffic
@@ -221,7 +221,7 @@ class Reconciler:
                 # Not for each event that comes: a part that hangs would delay the other.
                 self._kernel_stale = self._kernel_stale or self.picture.kernel is None
                 self._ike_stale = self._ike_stale or self.picture.ike is None
-                return ("verify" if pause == 0 else "retry",)
+                return ("verify" if pause == VERIFY else "retry",)
             after_pass()
 
     async def _hold(self, seconds: float) -> None:
