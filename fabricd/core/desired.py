@@ -11,11 +11,11 @@ from typing import Final
 
 from fabricd.core.action import Tunnel
 from fabricd.core.connections import connections
-from fabricd.core.routing import kernel_state
+from fabricd.core.routing import kernel_state, unroutable
 from fabricd.core.state import Child, Conn, KernelState
 from fabricd.core.surroundings import Surroundings
 from fabricd.core.topology import Peering, peerings
-from fabricd.model import Community, Node
+from fabricd.model import Community, Node, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class DesiredState:
     """By connection: what this node has to initiate; empty where the peer does."""
     ike: bool = True
     """Whether anything is known about charon's part."""
+    unroutable: tuple[tuple[str, Prefix, Prefix], ...] = ()
+    """Peer, its subnet, and what of this node's own that lies in: no route leads there."""
     kept_links: frozenset[str] = frozenset()
     """Links that stay if they are there: pods hang on the bridge of a node without a record."""
 
@@ -60,5 +62,11 @@ def desired(
         carried=ike.carried,
         tunnels=ike.tunnels,
         ike=around.identity is not None,
+        unroutable=tuple(
+            (peering.peer.name, remote, net)
+            for peering in found
+            for remote in peering.peer.subnets
+            if (net := unroutable(remote, around)) is not None
+        ),
         kept_links=frozenset() if self else frozenset({around.bridge}),
     )

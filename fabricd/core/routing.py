@@ -105,7 +105,9 @@ def _outside(nodes: Iterable[Node], routes: Collection[Route], around: Surroundi
     """
     caught = [route.prefix for route in routes if route.table == TABLE]
     shared = [net for net in around.networks if any(_overlap(net, o) for o in around.outside)]
-    endpoints = {e for e in map(endpoint_prefix, nodes) if e is not None and _within(e, shared)}
+    endpoints: set[Prefix] = set()
+    if shared:  # seldom, and there may be many nodes
+        endpoints = {e for e in map(endpoint_prefix, nodes) if e is not None and _within(e, shared)}
     return [
         Route(TABLE, net, RouteKind.THROW, metric=FAIL_CLOSED_METRIC)
         for net in sorted(endpoints.union(around.outside))

@@ -228,12 +228,13 @@ class Daemon:
             await self._to_publish.wait(float("inf"))
             await trio.sleep(SETTLE)
             status = self.status()
-            if essence(status) == self._published:
+            news = essence(status)
+            if news == self._published:
                 continue
             # `remote` and times are in the document; only a change of its essence is worth a write.
             try:
                 await self._store.publish(key, serve.encode(abridged(status)))
-                self._published, reported = essence(status), ""
+                self._published, reported = news, ""
             except Unavailable as error:
                 if error.reason != reported:
                     log.warning("status can't be published", reason=error.reason)

@@ -341,11 +341,6 @@ class Reconciler:
             since = min(self._changed.values())
             self._convergence.changed(old, picture.desired, since)
 
-    @property
-    def around(self) -> Surroundings:
-        """What the desired state was derived from beside the records."""
-        return self._derived_from[1] if self._derived_from is not None else self._around
-
     def _log_rejections(self, now: Sequence[Rejection]) -> None:
         before = self.picture.in_force.rejected
         for item in sorted(set(now).difference(before)):

@@ -13,7 +13,6 @@ from typing import Any, Final
 from fabricd import __version__
 from fabricd.core.ownership import DEAD_END, conn_name
 from fabricd.core.plan import foreign_link
-from fabricd.core.routing import unroutable
 from fabricd.core.sas import ESTABLISHED, carries, installed, pair_of, sas_by_conn
 from fabricd.core.state import Child, ChildSa, IkeSa
 from fabricd.core.topology import Peering
@@ -118,7 +117,7 @@ def abridged(status: Mapping[str, Any]) -> dict[str, Any]:
     must not keep the rest from being known.
     """
     result = dict(status)
-    for name in ("rejected", "warnings", "held"):
+    for name in ("warnings", "rejected", "held"):  # what is added to the warnings stays
         more = len(status[name]) - PUBLISHED
         if more > 0:
             result[name] = status[name][:PUBLISHED]
@@ -149,14 +148,11 @@ def _part(picture: Picture, name: str) -> dict[str, Any]:
 def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
     picture, rib = reconciler.picture, reconciler.rib
     yield from picture.in_force.warnings
-    for peering in picture.desired.peerings:
-        for remote in peering.peer.subnets:
-            net = unroutable(remote, reconciler.around)
-            if net is not None:
-                yield (
-                    f"nodes/{peering.peer.name}: {remote} lies in {net}, which this node reaches "
-                    "outside the tunnels: it is not routed to the peer"
-                )
+    for peer, remote, net in picture.desired.unroutable:
+        yield (
+            f"nodes/{peer}: {remote} lies in {net}, which this node reaches outside the tunnels: "
+            "it is not routed to the peer"
+        )
     if rib.held:
         yield (
             f"sudden loss of {len(rib.held)} records is held, not obeyed: "

@@ -208,6 +208,8 @@ def test_what_the_node_is_connected_to_is_not_drawn_into_a_tunnel() -> None:
     assert "throw 10.20.8.0/24 table 198 metric 10000" in found
     assert "throw 10.20.9.9/32 table 198 metric 10000" in found
     assert not any(route.startswith("10.20.9.9/32") for route in found)
+    state = state_of("edge1", records, outside=("10.20.8.0/24", "10.20.9.9/32"))
+    assert state.unroutable == (("rogue2", "10.20.9.9/32", "10.20.9.9/32"),)
 
 
 def test_a_machine_of_the_cluster_without_a_record_keeps_its_pod_network() -> None:

@@ -408,3 +408,8 @@ def test_a_published_document_stays_small() -> None:
     assert published["rejected"] == faults[:100]
     assert published["warnings"] == ["one", "rejected: 4900 more are not shown here"]
     assert abridged(status | {"rejected": faults[:100]})["warnings"] == ["one"]
+    crowded = abridged(status | {"warnings": ["one"] * 200})
+    assert crowded["warnings"][100:] == [
+        "warnings: 100 more are not shown here",
+        "rejected: 4900 more are not shown here",
+    ]
