@@ -39,8 +39,9 @@ NEWS: Final = 1.0
 """Seconds of delay from which on a failure is worth a warning: before, the responder may just not
 have heard of the record."""
 
-FIRST_TIMEOUT: Final = 2.0
-"""Seconds for an attempt at a peer that has not been silent before."""
+FIRST_TIMEOUT: Final = 5.0
+"""Seconds for an attempt at a peer that has not been silent before. One that is cut off in the
+middle of a handshake leaves an SA at the peer, into which the peer sends: not too few, then."""
 
 PARALLEL: Final = 4
 """Attempts at once: each holds one of charon's worker threads until it is over, of which there
