@@ -5,13 +5,22 @@ export PYTHON
 bin := .venv/bin
 lab := PYTHONPATH=contrib $(bin)/python -m lab
 
-.PHONY: help setup demo lab lab-down test lint bench constraints clean
+.PHONY: help setup install uninstall deb demo lab lab-down test lint bench constraints clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## Debian packages and the virtual environment, as far as they are missing
 	@contrib/setup.sh
+
+install: ## Install the daemon on this node (docs/install.md)
+	@contrib/install.sh install
+
+uninstall: ## Remove it; with PURGE=yes also /etc/fabricd
+	@contrib/install.sh uninstall $(if $(PURGE),--purge)
+
+deb: ## Build a Debian package in build/
+	@contrib/debian/build.sh
 
 demo: setup ## Build the fabric in network namespaces, ping through it, remove it
 	@$(lab) demo $(ARGS)

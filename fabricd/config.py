@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -41,7 +41,7 @@ class StoreSection(Struct, frozen=True):
     """`[store]`: where the records come from."""
 
     type: NonEmpty = "etcd"
-    """`etcd` or `dir`."""
+    """`etcd`, `dir` or `kubernetes`."""
     endpoints: tuple[NonEmpty, ...] = ("http://127.0.0.1:2379",)
     prefix: NonEmpty = "/fabric"
     ca: Path | None = None
@@ -50,6 +50,8 @@ class StoreSection(Struct, frozen=True):
     username: NonEmpty | None = None
     password_file: Path | None = None
     path: Path | None = None
+    kubeconfig: Path | None = None
+    """Absent, with type `kubernetes`: the service account of the pod that this is."""
     state_dir: Path = Path("/var/lib/fabricd")
     hold_share: Share = 0.5
     """A loss of more than this share of the node records in force is held, not obeyed."""
@@ -62,6 +64,8 @@ class IkeSection(Struct, frozen=True):
     ca: Annotated[tuple[Path, ...], Meta(min_length=1)] = (Path("/etc/fabricd/pki/ca.crt"),)
     cert: Path = Path("/etc/fabricd/pki/node.crt")
     key: Path = Path("/etc/fabricd/pki/node.key")
+    crl: tuple[Path, ...] | None = None
+    """Revocation lists. Absent: beside each CA file the one ending in `.crl`, if it is there."""
     identity: NonEmpty = "C=CN, O=StrongSwan, CN={name}"
 
 
@@ -90,6 +94,22 @@ class ControlSection(Struct, frozen=True):
     socket: Path = Path("/run/fabricd/fabricd.sock")
 
 
+class CalicoSection(Struct, frozen=True):
+    """`[calico]`: the cluster's own network. For `fabricctl calico`, nothing to the daemon."""
+
+    endpoints: tuple[NonEmpty, ...] = ()
+    """Of Calico's etcd datastore. Absent: `[store]`'s etcd, with the credentials given there."""
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    username: NonEmpty | None = None
+    password_file: Path | None = None
+    ipip_mode: Literal["Always", "CrossSubnet", "Never"] = "Always"
+    block_size: Annotated[int, Meta(ge=20, le=32)] = 24
+    """For IPv4; IPv6 pools have Calico's default. Matters only to a pool that is not disabled."""
+    node_selector: NonEmpty = "all()"
+
+
 SECTIONS: Final[dict[str, type[Struct]]] = {
     "node": NodeSection,
     "store": StoreSection,
@@ -98,6 +118,7 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "fabric": FabricSection,
     "http": HttpSection,
     "control": ControlSection,
+    "calico": CalicoSection,
 }
 
 
@@ -113,6 +134,7 @@ class Config:
     fabric: FabricSection
     http: HttpSection
     control: ControlSection
+    calico: CalicoSection
 
     @property
     def networks(self) -> tuple[Prefix, ...]:
@@ -126,14 +148,26 @@ class Config:
         return parts.hostname or "", parts.port or 0
 
     @property
+    def calico_etcd(self) -> CalicoSection | StoreSection | None:
+        """The section with the endpoints and credentials of Calico's etcd; None: no section has."""
+        if self.calico.endpoints:
+            return self.calico
+        return self.store if self.store.type == "etcd" else None
+
+    @property
     def store_addresses(self) -> tuple[Prefix, ...]:
-        """The etcd members that the config names by address, each as a prefix of its own."""
-        if self.store.type != "etcd":
-            return ()
+        """The store's servers, as far as they are named by address, each as a prefix of its own."""
+        urls: tuple[str, ...] = ()
+        if self.store.type == "etcd":
+            urls = self.store.endpoints
+        elif self.store.type == "kubernetes":
+            from fabricd.sources.kube_access import server_url  # noqa: PLC0415 - only where needed
+
+            urls = server_url(self.store.kubeconfig)
         result = []
-        for url in self.store.endpoints:
-            host = urlsplit(url).hostname or ""
+        for url in urls:
             with suppress(ValueError):
+                host = urlsplit(url).hostname or ""
                 result.append(Prefix(f"{address(host)}/{128 if ':' in host else 32}"))
         return tuple(sorted(result))
 
@@ -235,14 +269,28 @@ def _check_node(section: NodeSection) -> Iterator[tuple[str, str]]:
 
 
 def _check_store(section: StoreSection) -> Iterator[tuple[str, str]]:
-    if section.type not in {"etcd", "dir"}:
-        yield "type", f"{section.type!r} is not supported (known: etcd, dir)"
+    if section.type not in {"etcd", "dir", "kubernetes"}:
+        yield "type", f"{section.type!r} is not supported (known: etcd, dir, kubernetes)"
     if not re.fullmatch(r"(/[^/\s]+)+", section.prefix):
         yield "prefix", f"{section.prefix!r} must begin with / and not end with it, as /fabric"
     if section.type == "dir" and section.path is None:
         yield "path", 'is required for type = "dir"'
+    if section.type != "kubernetes" and section.kubeconfig is not None:
+        yield "kubeconfig", 'goes with type = "kubernetes"'
     if section.type == "etcd" and not section.endpoints:
         yield "endpoints", "names no etcd member"
+    yield from _check_etcd(section)
+
+
+def _check_calico(section: CalicoSection) -> Iterator[tuple[str, str]]:
+    yield from _check_etcd(section)
+    if not section.endpoints:
+        for key in ("ca", "cert", "key", "username", "password_file"):
+            if getattr(section, key) is not None:
+                yield key, "goes with endpoints: without them, Calico's etcd is that of [store]"
+
+
+def _check_etcd(section: StoreSection | CalicoSection) -> Iterator[tuple[str, str]]:
     schemes = set()
     for url in section.endpoints:
         scheme, _, rest = url.partition("://")
@@ -331,4 +379,5 @@ _CHECKS: Final[dict[str, Any]] = {
     "fabric": _check_fabric,
     "http": _check_http,
     "control": _check_control,
+    "calico": _check_calico,
 }

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
+from lab.bird import TUNNEL
 from lab.capture import Capture
-from lab.fabric import RECORDS, Fabric
+from lab.fabric import RECORDS, UNDERLAY, Fabric
 from lab.process import LabError
 
 PATHS = {
@@ -57,6 +58,17 @@ class Demo:
             for name in self.fabric.nodes:
                 if not self.fabric.kernel_sas(name):
                     raise LabError(f"{name}: the kernel holds no ESP SA")
+
+    def learned(self) -> None:
+        """The blackhole came from node1 to node2 as a route, into the tunnel if there is one."""
+        node2 = self.fabric.birds["node2"]
+        node2.wait_learned("2.0.0.0/8")
+        route = node2.learned()["2.0.0.0/8"]
+        found = route.get("gateway"), route["dev"], "onlink" in route["flags"]
+        tunnel = self.fabric.ipip
+        expected = UNDERLAY["node1"], TUNNEL if tunnel else "eth0", tunnel
+        if found != expected:
+            raise LabError(f"node2 has learned {found}, and not {expected}")
 
     def all_talk(self) -> None:
         for path in PATHS:
@@ -111,10 +123,11 @@ class Step:
 
 STEPS = (
     Step("networks, certificates, configs", Demo.build),
-    Step("etcd, three charons", Demo.start_services),
+    Step("etcd, three charons, two BIRDs", Demo.start_services),
     Step("records written with etcdctl", Demo.put_records),
     Step("three fabricd started, pods attached", Demo.start_daemons),
     Step("every tunnel up", Demo.converge),
+    Step("node2 has learned from BIRD how to reach the edges", Demo.learned),
     Step("c1 c2 c3 c4: pods talk, both ways", Demo.all_talk),
     Step("edge3 leaves community app1", Demo.part),
     Step("c2 is silent, c1 c3 c4 talk on", Demo.only_c2_stops),
@@ -135,6 +148,8 @@ class Narrator:
         """Whether all held; what failed, and the logs' tails, are printed."""
         esp = "charon's userspace ESP" if self.fabric.userspace_esp else "the kernel's ESP"
         self.console.print(f"The fabric in network namespaces {self.fabric.prefix}*, with {esp}")
+        ipip = "with" if self.fabric.ipip else "without"
+        self.console.print(f"The cluster: BIRD on node1 and node2, {ipip} IPIP between them")
         demo = Demo(self.fabric)
         times: list[tuple[str, float]] = []
         for step in STEPS:
@@ -151,6 +166,7 @@ class Narrator:
             times.append((step.title, took))
             self.console.print(f"[green]ok[/] {took:6.2f} s  {step.title}")
         self._show_status()
+        self._show_learned()
         self._show_times(times)
         return True
 
@@ -158,6 +174,11 @@ class Narrator:
         for name in self.fabric.nodes:
             self.console.rule(f"fabricctl status on {name}", align="left")
             self._quote(self.fabric.fabricctl(name, "status"))
+
+    def _show_learned(self) -> None:
+        for name, bird in self.fabric.birds.items():
+            self.console.rule(f"{name}'s routes from BIRD", align="left")
+            self._quote(bird.namespace.ip("route", "show", "proto", "bird"))
 
     def _show_times(self, times: list[tuple[str, float]]) -> None:
         table = Table("step", "seconds", title="How long each step took", title_justify="left")

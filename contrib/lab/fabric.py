@@ -6,27 +6,40 @@
           edge2 10.20.8.4          edge3 10.20.8.12       node1 10.20.8.141   node2 10.20.8.142
             +------------------------+------ wan -----------+-------------------+
 
-node1 is the cloud's gateway and holds etcd. node2 stands for the rest of the cluster, whose own
-network (c4) is here two static routes; neither fabricd nor charon run there. What belongs to
-fabricd, such as br-edge and its addresses, is not made here.
+node1 is the cloud's gateway and holds etcd. node2 stands for the rest of the cluster; neither
+fabricd nor charon run there. The cluster's own network (c4) is as Calico makes it: BIRD on both
+nodes, which also takes the way to the edges from node1 to node2; between the nodes IPIP where
+the kernel has it. What belongs to fabricd, such as br-edge and its addresses, is not made here.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.bird import TUNNEL, Bird, kernel_ipip
 from lab.capture import Capture
 from lab.charon import Charon, kernel_esp
 from lab.etcd import Etcd
 from lab.netns import Namespace, veth
-from lab.pki import Authority, KeyType
+from lab.pki import Authority, Credentials, FirstAuthority
 from lab.process import CommandError, LabError, Process, wait_until
-from lab.topology import CONFIG, PODS, RECORDS, UNDERLAY, Pod, Record, communities, find_pod
+from lab.topology import (
+    BLOCKS,
+    CONFIG,
+    PODS,
+    POOLS,
+    RECORDS,
+    UNDERLAY,
+    Pod,
+    Record,
+    communities,
+    find_pod,
+)
 
 __all__ = ["PODS", "RECORDS", "UNDERLAY", "Fabric", "FabricNode", "Pod", "Record"]
 
@@ -39,11 +52,25 @@ class FabricNode:
     namespace: Namespace
     charon: Charon
     config: Path
+    pki: Path
+    """Its own copies: `ca.crt`, `node.crt`, `node.key`, perhaps `ca.crl`."""
     fabricd: Process | None = field(default=None)
 
     @property
     def processes(self) -> list[Process]:
         return [p for p in (self.fabricd, self.charon.process) if p is not None]
+
+    def install(self, name: str, content: bytes, mode: int = 0o600) -> None:
+        """Put a file into its `pki`, in place of the one that is there, as install(1) does."""
+        new = self.pki / f".{name}"
+        new.touch(mode)
+        new.write_bytes(content)
+        new.rename(self.pki / name)
+
+    def install_credentials(self, credentials: Credentials) -> None:
+        """Key and certificate."""
+        self.install("node.key", credentials.key.read_bytes())
+        self.install("node.crt", credentials.cert.read_bytes())
 
 
 class Fabric:
@@ -57,19 +84,26 @@ class Fabric:
         run: Path,
         *,
         userspace_esp: bool | None = None,
-        key_type: KeyType = KeyType.ECDSA,
+        ipip: bool | None = None,
+        authority: Callable[[Path], Authority | FirstAuthority] = Authority,
         fabricd: tuple[str | Path, ...] = (Path(sys.executable).with_name("fabricd"),),
         fabricctl: tuple[str | Path, ...] = (Path(sys.executable).with_name("fabricctl"),),
     ) -> None:
-        """`fabricd` and `fabricctl` are the command lines of the programs to try."""
+        """`fabricd` and `fabricctl` are the command lines of the programs to try; `ipip`: whether
+        the cluster's nodes have a tunnel between them; None: if this machine can. `authority` makes
+        the CA in a folder.
+        """
         self.prefix = prefix
         self.run = run
         self.userspace_esp = not kernel_esp() if userspace_esp is None else userspace_esp
-        self.key_type = key_type
+        self._authority = authority
+        self.ipip = kernel_ipip() if ipip is None else ipip
         self.programs = {"fabricd": fabricd, "fabricctl": fabricctl}
         self.namespaces: dict[str, Namespace] = {}
         """Of nodes, of pods and of the underlay, `wan`; by name without the prefix."""
         self.nodes: dict[str, FabricNode] = {}
+        self.birds: dict[str, Bird] = {}
+        """Of the cluster's nodes."""
         self.records: dict[str, Record] = {}
         """The node records as they were last put."""
 
@@ -96,27 +130,35 @@ class Fabric:
             self._namespace(pod.name)
         self._build_cluster()
         self.etcd = Etcd(self.run, namespace=self.namespaces["node1"], host=UNDERLAY["node1"])
-        authority = Authority(self.run / "pki", self.key_type)
+        self.authority = self._authority(self.run / "pki")
         for name in RECORDS:
-            self.nodes[name] = self._build_node(name, authority)
+            self.nodes[name] = self._build_node(name)
 
     def _build_cluster(self) -> None:
         """What Kubernetes and its CNI do on node1 and node2."""
-        node1, node2 = self.namespaces["node1"], self.namespaces["node2"]
-        node1.add_bridge("cni0", "10.233.96.1/24")
-        node2.add_bridge("cni0", "10.233.90.1/24")
-        for node in (node1, node2):
+        for name, block in BLOCKS.items():
+            node = self.namespaces[name]
+            base, _, rest = block.rpartition(".0/")
+            node.add_bridge("cni0", f"{base}.1/{rest}")
             node.forward()
-        node1.add_route("10.233.90.0/24", UNDERLAY["node2"])
-        node2.add_route("10.233.96.0/24", UNDERLAY["node1"])
-        node2.add_route("2.0.0.0/8", UNDERLAY["node1"])
+            if self.ipip:
+                node.add_address(TUNNEL, f"{base}.0/32")
+            self.birds[name] = Bird(
+                node,
+                self.run,
+                name=f"{name}-bird",
+                address=UNDERLAY[name],
+                blocks=[block],
+                peers={other: UNDERLAY[other] for other in BLOCKS if other != name},
+                pools=POOLS,
+                ipip=self.ipip,
+            )
         for pod in PODS:
             if pod.bridge == "cni0":
                 self.attach(pod)
 
-    def _build_node(self, name: str, authority: Authority) -> FabricNode:
+    def _build_node(self, name: str) -> FabricNode:
         namespace = self.namespaces[name]
-        credentials = authority.issue(name)
         charon = Charon(
             namespace, self.run, name=f"{name}-charon", userspace_esp=self.userspace_esp
         )
@@ -127,13 +169,14 @@ class Fabric:
                 etcd=self.etcd.endpoint,
                 run=self.run,
                 vici=charon.socket,
-                ca=authority.cert,
-                cert=credentials.cert,
-                key=credentials.key,
             ),
             encoding="utf-8",
         )
-        return FabricNode(name, namespace, charon, config)
+        node = FabricNode(name, namespace, charon, config, self.run / f"{name}.pki")
+        node.pki.mkdir()
+        node.install("ca.crt", self.authority.cert.read_bytes())
+        node.install_credentials(self.authority.issue(name, RECORDS[name]["subnets"]))
+        return node
 
     def _namespace(self, name: str) -> Namespace:
         namespace = Namespace.create(self.prefix + name, self.run)
@@ -141,10 +184,14 @@ class Fabric:
         return namespace
 
     def start_services(self) -> None:
-        """etcd and each node's charon."""
+        """etcd, the cluster's BIRDs and each node's charon; the cluster is joined then."""
+        for bird in self.birds.values():
+            bird.start()
         self.etcd.start()
         for node in self.nodes.values():
             node.charon.start()
+        for name, bird in self.birds.items():
+            bird.wait_learned(*(block for other, block in BLOCKS.items() if other != name))
 
     def start_daemons(self) -> None:
         """Each node's fabricd; the edges' pods are attached as soon as it has made br-edge."""
@@ -242,6 +289,8 @@ class Fabric:
             return True
 
         wait_until(converged, "the fabric converges", timeout, watch=watch, interval=0.2)
+        if "node1" in self.records:
+            self.birds["node2"].wait_learned("2.0.0.0/8")
 
     def expected_peers(self, name: str) -> set[str]:
         """The peers of a node by the records: cloud with edge, edges that share a community."""
@@ -286,4 +335,5 @@ class Fabric:
     def tails(self, lines: int = 20) -> str:
         """The ends of all logs."""
         processes = [p for node in self.nodes.values() for p in node.processes]
+        processes += [bird.process for bird in self.birds.values() if bird.process is not None]
         return "\n".join(process.tail(lines) for process in processes)

@@ -22,9 +22,9 @@ endpoints = ["{etcd}"]
 state_dir = "{run}/{name}.state"
 [ike]
 socket = "{vici}"
-ca = ["{ca}"]
-cert = "{cert}"
-key = "{key}"
+ca = ["{run}/{name}.pki/ca.crt"]
+cert = "{run}/{name}.pki/node.crt"
+key = "{run}/{name}.pki/node.key"
 [kernel]
 bridge = "br-edge"
 [fabric]
@@ -75,6 +75,12 @@ RECORDS: Mapping[str, Record] = {
     },
 }
 """The node records, by node: the nodes that run fabricd."""
+
+POOLS = ("10.233.64.0/18", "2.0.0.0/8")
+"""Calico's IPPools: the cluster's pods, and the fabric's networks."""
+
+BLOCKS = {"node1": "10.233.96.0/24", "node2": "10.233.90.0/24"}
+"""The cluster's nodes, with what Calico's IPAM gave to each."""
 
 PODS = (
     Pod("pod-node1", "node1", "10.233.96.2/24", "10.233.96.1", "cni0"),

@@ -28,9 +28,19 @@ class Entry(NamedTuple):
 COMMANDS: Final = {
     "status": Entry("status", "status", "The peers of this node, its tunnels and records."),
     "plan": Entry("plan", "plan", "What fabricd would change now, in order."),
+    "why": Entry("why", "why", "Why two pods can or cannot talk: the first broken hop."),
+    "graph": Entry("graph", "graph", "The fabric's nodes and tunnels as a picture."),
     "node": Entry("records", "node", "Node records: put, get, list, delete."),
     "community": Entry("records", "community", "Community records: put, get, list, delete."),
+    "pki": Entry(
+        "pki", "pki", "The CA and node certificates: make, renew, revoke, show, verify, export."
+    ),
     "confirm": Entry("status", "confirm", "Obey a loss of records that is held."),
+    "calico": Entry(
+        "calico",
+        "calico",
+        "Calico's IP pools, and whether its nodes find the edges.",
+    ),
     "purge": Entry(
         "purge", "purge", "Remove all that is fabricd's from this node's kernel and charon."
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fabricd.core.state import ChildSa, Conn, IfAddress, IkeSa, Link, Route, Rule, Sysctl
@@ -41,9 +41,11 @@ class Kind(StrEnum):
     RULE_REMOVE = "rule.remove"  # Rule
     AUTHORITY_LOAD = "authority.load"  # str, the name
     AUTHORITY_UNLOAD = "authority.unload"  # str, the name
+    CRL_LOAD = "crl.load"  # str, the issuer
     KEY_LOAD = "key.load"  # str, the identifier
     KEY_UNLOAD = "key.unload"  # str, the identifier
     CONN_LOAD = "conn.load"  # Conn: create, update or replace
+    CONN_TURN = "conn.turn"  # Conn, loaded: its next CHILD_SAs are of another turn
     CONN_UNLOAD = "conn.unload"  # Conn; live SAs stay
     CHILD_INITIATE = "child.initiate"  # Tunnel
     CHILD_TERMINATE = "child.terminate"  # ChildSa, by its id
@@ -72,7 +74,9 @@ class Tunnel:
 
     conn: str
     child: str
-    """The child's name in charon."""
+    """The child's name in charon; empty: an IKE_SA alone."""
+    beside: bool = field(default=False, compare=False)
+    """An older CHILD_SA carries the same pair until this one takes over."""
 
 
 Item = Sysctl | Link | IfAddress | Route | Rule | Conn | Tunnel | ChildSa | IkeSa | str

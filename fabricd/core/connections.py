@@ -10,11 +10,15 @@ from typing import Final
 from fabricd.core.action import Tunnel
 from fabricd.core.ownership import conn_name
 from fabricd.core.state import Child, Conn
-from fabricd.core.surroundings import Identity
+from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.core.topology import Peering
 from fabricd.model import Node
 
 ANY: Final = "%any"
+
+LIFE: Final = 24
+"""Hours after which an initiator authenticates anew: so a peer's new certificate is seen, and one
+that is revoked or expired refused, whatever else was missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +32,22 @@ class Connections:
     """What this node has to initiate; empty where the peer does."""
 
 
-def connections(
-    self: Node | None, found: tuple[Peering, ...], identity: Identity | None
-) -> Connections:
+def connections(self: Node | None, found: tuple[Peering, ...], around: Surroundings) -> Connections:
     """What charon should hold for these peerings."""
     conns: dict[str, Conn] = {}
     carried: dict[str, frozenset[Child]] = {}
     tunnels: dict[str, tuple[Tunnel, ...]] = {}
-    if self is None or identity is None:
+    if self is None or around.identity is None:
         return Connections(conns, carried, tunnels)
+    doubted = dict(around.doubted)
     for peering in found:
         if peering.obstacle:
             continue
-        conn = _conn(self, peering, identity)
+        occasion = ""
+        if peering.initiate:
+            peer = peering.peer.name
+            occasion = f"{_term(peer, around.hour)} {doubted.get(peer, '')}"
+        conn = _conn(self, peering, around.identity, occasion)
         conns[conn.name] = conn
         carried[conn.name] = peering.carried
         names = sorted(conn.child_name(child) for child in peering.carried) or [""]
@@ -50,17 +57,27 @@ def connections(
     return Connections(conns, carried, tunnels)
 
 
-def _conn(self: Node, peering: Peering, identity: Identity) -> Conn:
+def _conn(self: Node, peering: Peering, identity: Identity, occasion: str) -> Conn:
+    """`occasion`: what it is to authenticate anew for."""
     # The responder takes the peer from wherever it comes, its certificate decides: so a peer
     # that moves or sits behind NAT changes nothing here, and needs no record's change.
     endpoint = peering.peer.endpoint if peering.initiate else None
     remote_addrs = (endpoint or ANY,)
-    parts = (self.identity, peering.peer.identity, *remote_addrs, identity.digest)
+    parts = (self.identity, peering.peer.identity, *remote_addrs, identity.digest, occasion)
     return Conn(
         name=conn_name(peering.peer.name),
         digest=sha256("\0".join(parts).encode()).hexdigest()[:8],
         children=peering.children,
+        turn=None if peering.initiate else 0,
         local_id=self.identity,
         remote_id=peering.peer.identity,
         remote_addrs=remote_addrs,
     )
+
+
+def _term(peer: str, hour: int) -> int:
+    """Which span of `LIFE` this is: it begins at an hour of the peer's own, not for all at once,
+    and at the same hour after every restart.
+    """
+    offset = int.from_bytes(sha256(peer.encode()).digest()[:4])
+    return (hour + offset) // LIFE

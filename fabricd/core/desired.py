@@ -28,6 +28,8 @@ class DesiredState:
     kernel: KernelState
     authorities: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
+    retired_keys: frozenset[str] = frozenset()
+    crls: Mapping[str, int] = field(default_factory=dict)
     conns: Mapping[str, Conn] = field(default_factory=dict)
     carried: Mapping[str, frozenset[Child]] = field(default_factory=dict)
     """By connection: the pairs that need a CHILD_SA."""
@@ -51,17 +53,20 @@ def desired(
     """Derive the state of the node `around.name`."""
     self = nodes.get(around.name)
     found = peerings(self, nodes, communities) if self else ()
-    ike = connections(self, found, around.identity)
+    identity = around.identity
+    ike = connections(self, found, around)
     return DesiredState(
         node=self,
         peerings=found,
         kernel=kernel_state(self, found, nodes, around),
-        authorities=around.identity.authorities if around.identity else frozenset(),
-        keys=frozenset({around.identity.key}) if around.identity else frozenset(),
+        authorities=identity.authorities if identity else frozenset(),
+        keys=frozenset({identity.key}) if identity else frozenset(),
+        retired_keys=identity.retired if identity else frozenset(),
+        crls=dict(identity.crls) if identity else {},
         conns=ike.conns,
         carried=ike.carried,
         tunnels=ike.tunnels,
-        ike=around.identity is not None,
+        ike=identity is not None,
         unroutable=tuple(
             (peering.peer.name, remote, net)
             for peering in found

@@ -7,7 +7,9 @@ that a plan has led to is empty, or tidies up the SAs that were replaced and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Final
 
 from fabricd.core.action import Action, Disruption, Item, Kind
@@ -20,8 +22,9 @@ from fabricd.core.ownership import (
     owns_conn,
     owns_link,
 )
-from fabricd.core.sas import sa_actions
+from fabricd.core.sas import sa_actions, sas_by_conn
 from fabricd.core.state import IfAddress, IkeState, KernelState, Link, Route, RouteKind, Rule
+from fabricd.core.turns import next_turn
 
 ORDER: Final = (
     # What should be there.
@@ -32,8 +35,10 @@ ORDER: Final = (
     Kind.ROUTE_SET,
     Kind.RULE_ADD,  # switches the whole table on at once
     Kind.AUTHORITY_LOAD,
+    Kind.CRL_LOAD,
     Kind.KEY_LOAD,
     Kind.CONN_LOAD,
+    Kind.CONN_TURN,
     Kind.CHILD_INITIATE,
     # What should not. A connection goes before its SAs: the peer can't bring them back then.
     Kind.CONN_UNLOAD,
@@ -69,19 +74,24 @@ def plan(
     ike: IkeState | None,
     *,
     removals: bool = True,
+    distrusted: Mapping[int, str] = MappingProxyType({}),
 ) -> tuple[Action, ...]:
     """The actions that lead from what is observed to what is desired, in order.
 
     A part that could not be observed is None and left alone. `removals=False` while the source
-    of records is not in sync: nothing that is there is taken away then.
+    of records is not in sync: nothing that is there is taken away then, but for the IKE_SAs whose
+    peers' certificates are not valid (any more): `distrusted`, unique id to reason.
     """
     actions: list[Action] = []
     if kernel is not None:
         actions += _kernel(desired, kernel)
     if ike is not None and desired.ike:
-        actions += _ike(desired, ike)
+        trusted = tuple(sa for sa in ike.sas if sa.id not in distrusted)
+        actions += _ike(desired, replace(ike, sas=trusted))
     if not removals:
         actions = [action for action in actions if action.kind not in REMOVALS]
+    if ike is not None:
+        actions += _cut_off(ike, distrusted)
     return tuple(sorted(actions, key=_position))
 
 
@@ -169,17 +179,42 @@ def _ike(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
         yield _act(Kind.AUTHORITY_LOAD, name, name, f"{_WANTED}, charon does not have it")
     for name in sorted(filter(owns_authority, ike.authorities - desired.authorities)):
         yield _act(Kind.AUTHORITY_UNLOAD, name, name, "no CA file holds it (any more)")
+    for issuer, number in desired.crls.items():
+        found = ike.crls.get(issuer)
+        if found is None or found < number:
+            what = "charon has none" if found is None else f"charon has number {found}"
+            yield _act(Kind.CRL_LOAD, issuer, issuer, f"revocation list number {number}, {what}")
     for key in sorted(desired.keys - ike.keys):
         yield _act(Kind.KEY_LOAD, key, key, f"{_WANTED}, charon does not have it")
-    conns = diff(desired.conns, {n: c for n, c in ike.conns.items() if owns_conn(n)})
+    for key in sorted(desired.retired_keys & ike.keys):
+        yield _act(Kind.KEY_UNLOAD, key, key, "it belongs to an earlier certificate")
+    wanted = desired.conns
+    if not ike.userspace_esp:
+        by_conn = sas_by_conn(ike)
+        wanted = {
+            name: next_turn(conn, ike.conns.get(name), by_conn.get(name, []))
+            for name, conn in desired.conns.items()
+        }
+    conns = diff(wanted, {n: c for n, c in ike.conns.items() if owns_conn(n)})
     for conn in conns.missing:
         yield _act(Kind.CONN_LOAD, conn.name, conn, f"{_WANTED}, it is missing")
     for old, conn in conns.different:
+        if replace(old, turn=conn.turn) == conn:
+            reason = "a CHILD_SA is up: the next one has to give way to it"
+            yield _act(Kind.CONN_TURN, conn.name, conn, reason)
+            continue
         what = "its children differ" if old.digest == conn.digest else "it is set up otherwise"
         yield _act(Kind.CONN_LOAD, conn.name, conn, f"{_WANTED}, {what}")
     for conn in conns.surplus:
         yield _act(Kind.CONN_UNLOAD, conn.name, conn, _UNWANTED)
     yield from sa_actions(desired, ike)
+
+
+def _cut_off(ike: IkeState, distrusted: Mapping[int, str]) -> Iterator[Action]:
+    for sa in ike.sas:
+        if sa.id in distrusted:
+            target = f"{sa.conn} #{sa.id}"
+            yield _act(Kind.IKE_TERMINATE, target, sa, distrusted[sa.id], Disruption.DROP)
 
 
 # ---------------------------------------------------------------- words

@@ -8,6 +8,7 @@ the initiator collapses duplicates: two that both tidy up tear down each other's
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from fabricd.core.action import Action, Disruption, Kind, Tunnel
@@ -19,6 +20,9 @@ UP: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING"})
 """States of a CHILD_SA that carries traffic (child_sa_state_t of strongSwan). REKEYED is the
 old one of two while it lasts."""
 
+GOING: Final = frozenset({"DELETING", "DELETED", "REKEYED"})
+"""States of a CHILD_SA that the peer has been told to delete, or will be."""
+
 ESTABLISHED: Final = frozenset({"ESTABLISHED", "REKEYING"})
 """States of an IKE_SA that can carry CHILD_SAs (ike_sa_state_t of strongSwan)."""
 
@@ -26,7 +30,7 @@ ESTABLISHED: Final = frozenset({"ESTABLISHED", "REKEYING"})
 def pair_of(sa: ChildSa) -> Child | None:
     """The pair of subnets that a CHILD_SA was made for, by its name; None if not by us."""
     parsed = parse_child_name(sa.name)
-    return parsed[0] if parsed else None
+    return parsed.pair if parsed else None
 
 
 def carries(sa: ChildSa) -> bool:
@@ -99,12 +103,15 @@ def _as_initiator(
     established = [sa for sa in sas if sa.state in ESTABLISHED]
     names = {tunnel.child for tunnel in tunnels}
     complete = True
+    carried = installed(sas)
     for tunnel in tunnels:
         if not any(_serves(sa, {tunnel.child}) for sa in established):
             complete = False
             target = f"{conn.name} {tunnel.child}".rstrip()
             reason = "the records ask for it, no such SA is installed"
-            yield Action(Kind.CHILD_INITIATE, target, Disruption.NONE, reason, tunnel)
+            parsed = parse_child_name(tunnel.child)
+            item = replace(tunnel, beside=parsed is not None and parsed.pair in carried)
+            yield Action(Kind.CHILD_INITIATE, target, Disruption.NONE, reason, item)
     for sa in established:
         yield from _doubled_children(sa, names)
     if not complete:
@@ -115,7 +122,7 @@ def _as_initiator(
         return
     for sa in established:
         if sa is not keeper and installed([sa]) & conn.children <= settled:
-            yield _terminate(sa, Disruption.REKEY, f"IKE_SA {keeper.id} does all of its work")
+            yield from _retire(conn, sa, f"IKE_SA {keeper.id} does all of its work")
     for child in keeper.children:
         if (
             child.state == "INSTALLED"
@@ -140,6 +147,19 @@ def _doubled_children(sa: IkeSa, names: set[str]) -> Iterator[Action]:
         if child.state == "INSTALLED" and kept is not None and child.id != kept[1]:
             reason = f"CHILD_SA {kept[1]} does its work"
             yield _terminate_child(sa, child, Disruption.REKEY, reason)
+
+
+def _retire(conn: Conn, sa: IkeSa, reason: str) -> Iterator[Action]:
+    """End an IKE_SA whose work another does: its CHILD_SAs first.
+
+    A peer that is asked to delete a CHILD_SA moves to the other one before it answers; with an
+    IKE_SA it does so after that, when nobody receives here any more.
+    """
+    for child in sa.children:
+        if child.state in UP and pair_of(child) in conn.children:
+            yield _terminate_child(sa, child, Disruption.REKEY, reason)
+    if not any(child.state in UP | GOING for child in sa.children):
+        yield _terminate(sa, Disruption.REKEY, reason)
 
 
 def _serves(sa: IkeSa, names: set[str]) -> int:

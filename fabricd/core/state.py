@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from fabricd.model import Address, Prefix
 
@@ -133,6 +134,9 @@ class Conn:
     digest: str
     """Of everything but the children (`core.connections`). Empty when observed names disagree."""
     children: frozenset[Child]
+    turn: int | None = None
+    """Where the peer initiates: which generation of CHILD_SAs comes next (`core.turns`). It is part
+    of the children's names too."""
     local_id: str = field(default="", compare=False)
     remote_id: str = field(default="", compare=False)
     remote_addrs: tuple[str, ...] = field(default=(), compare=False)
@@ -140,16 +144,27 @@ class Conn:
 
     def child_name(self, child: Child) -> str:
         """The child's name in charon."""
-        return f"{child.local}-{child.remote}-{self.digest}"
+        name = f"{child.local}-{child.remote}-{self.digest}"
+        return name if self.turn is None else f"{name}-{self.turn}"
 
 
-def parse_child_name(name: str) -> tuple[Child, str] | None:
-    """The inverse of `Conn.child_name`: child and digest, or None for a name not made by it."""
-    local, _, rest = name.partition("-")
-    remote, _, digest = rest.partition("-")
-    if "/" not in local or "/" not in remote or not digest:
+class ChildName(NamedTuple):
+    """What the name of a child of ours says."""
+
+    pair: Child
+    digest: str
+    turn: int | None
+
+
+def parse_child_name(name: str) -> ChildName | None:
+    """The inverse of `Conn.child_name`, or None for a name not made by it."""
+    parts = name.split("-")
+    if len(parts) not in {3, 4} or "/" not in parts[0] or "/" not in parts[1] or not parts[2]:
         return None
-    return Child(Prefix(local), Prefix(remote)), digest
+    if len(parts) == 4 and not parts[3].isdecimal():
+        return None
+    pair = Child(Prefix(parts[0]), Prefix(parts[1]))
+    return ChildName(pair, parts[2], int(parts[3]) if len(parts) == 4 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +209,14 @@ class IkeState:
     keys: frozenset[str] = frozenset()
     """Identifiers of private keys: hex SHA-1 of the public key (RFC 5280, 4.2.1.2, method 1).
     Observed: every key in charon."""
+    crls: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Certificate revocation lists: issuer to the list's number (RFC 5280, 5.2.3). Observed: every
+    list in charon."""
+    certificates: frozenset[bytes] = field(default=frozenset(), compare=False)
+    """DER of certificates that charon has, the peers' among them. Observed only."""
     conns: Mapping[str, Conn] = field(default_factory=lambda: MappingProxyType({}))
     sas: tuple[IkeSa, ...] = ()
+    plugins: frozenset[str] = field(default=frozenset(), compare=False)
+    """What charon has loaded. Observed only."""
     userspace_esp: bool = False
     """charon runs `kernel-libipsec`: packets pass through its own tun device, `ipsec0`."""

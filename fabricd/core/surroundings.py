@@ -27,6 +27,10 @@ class Identity:
     """Identifier of the private key."""
     digest: str
     """Changes with the certificate, the CA set, and the template of a connection."""
+    crls: tuple[tuple[str, int], ...] = ()
+    """Revocation lists that charon has to know: issuer and number, sorted."""
+    retired: frozenset[str] = frozenset()
+    """Private keys that were loaded for earlier certificates and serve no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Surroundings:
     outside: tuple[Prefix, ...] = ()
     """What is reached outside the tunnels whatever a record says: the networks that the node is
     connected to, and its store."""
+    hour: int = 0
+    """Hours since the epoch: what is due by the clock depends on it."""
+    doubted: tuple[tuple[str, str], ...] = ()
+    """Peers whose certificates do not cover what their records claim: perhaps they have others by
+    now. Each with a text that changes when it is time to ask anew."""
 
 
 def local_addresses(state: KernelState) -> tuple[Address, ...]:

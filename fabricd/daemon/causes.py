@@ -7,6 +7,7 @@ done again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Final
 
 from fabricd.core.action import Action, Kind, Part, Tunnel
@@ -85,9 +86,15 @@ def _was_wanted(action: Action, before: DesiredState) -> bool:
         case Sysctl() as item:
             return item.name in kernel.sysctls
         case Conn() as conn:
+            had = before.conns.get(conn.name)
             if action.kind is Kind.CONN_UNLOAD:
-                return conn.name in before.conns
-            return before.conns.get(conn.name) == conn
+                return had is not None
+            # Which turn it is follows from what is up: that is nobody's doing.
+            return (
+                had is not None
+                and action.kind is not Kind.CONN_TURN
+                and replace(conn, turn=had.turn) == had
+            )
         case Tunnel() as tunnel:
             return tunnel in before.tunnels.get(tunnel.conn, ())
         case IkeSa() as sa:

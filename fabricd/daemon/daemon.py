@@ -25,11 +25,14 @@ from fabricd.core.rib import Rib
 from fabricd.core.routing import FORWARDING
 from fabricd.core.surroundings import Surroundings
 from fabricd.daemon import serve, snapshot
+from fabricd.daemon.files import watch_files
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.notify import Notifier
 from fabricd.daemon.pacing import SWEEP
+from fabricd.daemon.page import page
 from fabricd.daemon.parts import CharonPart, KernelPart
+from fabricd.daemon.recent import Recent
 from fabricd.daemon.reconcile import Reconciler
 from fabricd.daemon.status import About, abridged, document, essence, headline, not_ready
 from fabricd.daemon.store import open_store
@@ -82,6 +85,9 @@ class Daemon:
         self._rng = rng
         self._now = wall_clock
         self._notifier = Notifier()
+        self._keyring = Keyring(
+            config.ike.ca, config.ike.cert, config.ike.key, wall_clock, config.ike.crl
+        )
         self._reconciler = Reconciler(
             rib=Rib(config.ike.identity, config.store.hold_share),
             around=Surroundings(
@@ -92,7 +98,8 @@ class Daemon:
             ),
             kernel=kernel,
             charon=charon,
-            keyring=Keyring(config.ike.ca, config.ike.cert, config.ike.key, wall_clock),
+            keyring=self._keyring,
+            wall_clock=wall_clock,
             rng=rng,
         )
         self._metrics = Metrics(self.status)
@@ -103,6 +110,7 @@ class Daemon:
         self._published: Any = None
         self._turned = trio.current_time()
         self._initiator: Initiator | None = None
+        self._recent = Recent()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -116,6 +124,7 @@ class Daemon:
             nursery.start_soon(self._obey_signals, nursery.cancel_scope)
             nursery.start_soon(self._store.run, self._feed)
             nursery.start_soon(self._watch_kernel)
+            nursery.start_soon(watch_files, self._keyring.folders, self._reread_credentials)
             nursery.start_soon(self._charon.watch, self._reconciler.charon_changed)
             nursery.start_soon(
                 self._reconciler.run, self._initiator, self._metrics, self._after_pass, self._beat
@@ -154,6 +163,7 @@ class Daemon:
         self._turned = trio.current_time()
         self._notifier.alive()
         passes = self._reconciler.picture.passes
+        self._recent.note(self._reconciler.picture, self._now())
         if passes == 1:
             self._notifier.ready()
         status = self.status()
@@ -181,12 +191,15 @@ class Daemon:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             async for number in received:
                 if number == signal.SIGHUP:
-                    self._reconciler.refresh_credentials()
-                    self._reconciler.look_again("SIGHUP")
+                    self._reread_credentials("SIGHUP")
                     continue
                 log.info("stopping", signal=signal.Signals(number).name)
                 self._notifier.stopping()
                 scope.cancel()
+
+    def _reread_credentials(self, why: str) -> None:
+        self._reconciler.refresh_credentials()
+        self._reconciler.look_again(why)
 
     # ------------------------------------------------------------ records
 
@@ -244,9 +257,11 @@ class Daemon:
             await trio.sleep(PUBLISH_PAUSE)
 
     def _http_routes(self) -> Routes:
-        return serve.http_routes(
-            self._metrics, self._reconciler.refresh, self._stuck, self._not_ready
-        )
+        refresh = self._reconciler.refresh
+        return {
+            **serve.http_routes(self._metrics, refresh, self._stuck, self._not_ready),
+            **serve.page_routes(refresh, lambda: page(self.status(), self._recent)),
+        }
 
     def _control_routes(self) -> Routes:
         return serve.control_routes(self._fresh_status, self._plan, self._confirm)

@@ -57,6 +57,13 @@ class Executor:
             self._picture.fault(error)
             return [Outcome(action, error.reason) for action in actions]
 
+    def _remember_key(self, action: Action) -> None:
+        match action.kind, action.item:
+            case Kind.KEY_LOAD, str(key):
+                self._keyring.loaded(key)
+            case Kind.KEY_UNLOAD, str(key):
+                self._keyring.unloaded(key)
+
     def report(
         self,
         outcomes: Iterable[Outcome],
@@ -86,5 +93,6 @@ class Executor:
                 continue
             if causes[action.name] == DRIFT:
                 metrics.repairs.labels(action.kind.drift).inc()
+            self._remember_key(action)
             log.info("action", **words)
         self._picture.failures = failures

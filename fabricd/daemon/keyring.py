@@ -1,38 +1,77 @@
-"""The node's credentials as they are in the files now.
+"""The node's credentials and revocation lists as they are in the files now.
 
-Files that can't be used leave the credentials that are in force in force; the reason is kept
-for the status.
+Files that can't be used leave what is in force in force; the reason is kept for the status.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
+
+from cryptography.x509 import Certificate
 
 from fabricd.core.surroundings import Identity
-from fabricd.ike import TEMPLATE, CredentialError, Credentials, load_credentials
+from fabricd.ike import TEMPLATE, CredentialError, Credentials, Crl, load_credentials, read_crls
+from fabricd.pki.certificate import Validity, describe
+
+DAY: Final = 86400
 
 
 class Keyring:
     """Reads the files again at each `refresh`."""
 
-    def __init__(self, ca: Sequence[Path], cert: Path, key: Path, now: Callable[[], float]) -> None:
-        """`now` gives Unix seconds."""
+    def __init__(
+        self,
+        ca: Sequence[Path],
+        cert: Path,
+        key: Path,
+        now: Callable[[], float],
+        crl: Sequence[Path] | None = None,
+    ) -> None:
+        """`now` gives Unix seconds; without `crl` a list is looked for beside each CA file."""
         self._ca, self._cert, self._key = ca, cert, key
+        self._crl = crl
         self._now = now
+        self._lists: dict[Path, list[Crl]] = {}
+        self._loaded: set[str] = set()
         self.credentials: Credentials | None = None
         self.faults: tuple[str, ...] = ()
         """What is wrong with the files, one line a fault."""
 
-    def refresh(self) -> bool:
-        """Read the files; returns whether that changed the credentials or the faults."""
-        before = self.credentials, self.faults
+    @property
+    def folders(self) -> frozenset[Path]:
+        """Where the files are."""
+        return frozenset(path.parent for path in (*self._ca, self._cert, self._key, *self._crls))
+
+    def _latest(self) -> tuple[Crl, ...]:
+        latest: dict[str, Crl] = {}
+        for found in (item for lists in self._lists.values() for item in lists):
+            if found.number >= latest.get(found.issuer, found).number:
+                latest[found.issuer] = found
+        return tuple(latest[issuer] for issuer in sorted(latest))
+
+    def refresh(self) -> None:
+        """Read the files."""
+        faults: list[str] = []
         try:
             self.credentials = load_credentials(self._ca, self._cert, self._key, now=self._now())
-            self.faults = ()
         except CredentialError as error:
-            self.faults = tuple(error.faults)
-        return (self.credentials, self.faults) != before
+            faults += error.faults
+        if self.credentials is not None:
+            faults += self._read_lists(self.credentials.issuers)
+            self.credentials = replace(self.credentials, crls=self._latest())
+        self.faults = tuple(faults)
+
+    def loaded(self, key: str) -> None:
+        """A private key of ours is in charon now."""
+        self._loaded.add(key)
+
+    def unloaded(self, key: str) -> None:
+        """A private key of ours is no longer in charon."""
+        self._loaded.discard(key)
 
     @property
     def identity(self) -> Identity | None:
@@ -43,4 +82,59 @@ class Keyring:
             authorities=frozenset(self.credentials.authorities),
             key=self.credentials.key_id,
             digest=f"{self.credentials.digest} {TEMPLATE}",
+            crls=tuple((item.issuer, item.number) for item in self.credentials.crls),
+            retired=frozenset(self._loaded - {self.credentials.key_id}),
         )
+
+    def warnings(self) -> Iterator[str]:
+        """What an operator should do something about before it becomes a fault."""
+        if self.credentials is None:
+            return
+        now = self._now()
+        yield from _aging(f"{self._cert}: the certificate", self.credentials.own, now)
+        for issuer in self.credentials.issuers:
+            what = f"the CA certificate {issuer.subject.rfc4514_string()}"
+            yield from _aging(what, issuer, now)
+        for item in self.credentials.crls:
+            if item.next_update is not None and item.next_update < now:
+                yield (
+                    f"the revocation list of {item.issuer} was to be followed by another by "
+                    f"{_date(item.next_update)}: fetch it, or make it with `fabricctl pki crl`"
+                )
+        if any(item.revokes(self.credentials.own) is not None for item in self.credentials.crls):
+            yield f"{self._cert}: the certificate is revoked, peers refuse it: get another"
+
+    @property
+    def _crls(self) -> list[Path]:
+        if self._crl is not None:
+            return list(self._crl)
+        return list(dict.fromkeys(path.with_suffix(".crl") for path in self._ca))
+
+    def _read_lists(self, issuers: Sequence[Certificate]) -> Iterator[str]:
+        """Read the revocation lists; yields the faults. A bad file leaves its last good lists."""
+        for path in self._crls:
+            try:
+                self._lists[path] = read_crls(path.read_bytes(), issuers)
+            except FileNotFoundError:
+                if self._crl is not None:
+                    yield f"{path}: No such file or directory"
+                else:
+                    self._lists.pop(path, None)
+            except OSError as error:
+                yield f"{path}: {error.strerror}"
+            except ValueError as error:
+                yield f"{path}: {error}"
+
+
+def _aging(what: str, certificate: Certificate, now: float) -> Iterator[str]:
+    about = describe(certificate)
+    end = about.not_after
+    match about.validity(now):
+        case Validity.EXPIRED:
+            yield f"{what} expired {_date(end)}: renew it"
+        case Validity.EXPIRING:
+            yield f"{what} expires {_date(end)}, in {(end - now) / DAY:.0f} days: renew it"
+
+
+def _date(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"

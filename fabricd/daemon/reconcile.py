@@ -8,6 +8,7 @@ to, and who reads the picture is not known here.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -31,6 +32,7 @@ from fabricd.daemon.pacing import SWEEP, VERIFY, Pacing, PassResult
 from fabricd.daemon.parts import CharonPart, KernelPart
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.traffic import Traffic
+from fabricd.daemon.trust import Trust
 from fabricd.daemon.wakeup import Wakeup
 from fabricd.errors import Unavailable
 from fabricd.metrics import Metrics
@@ -57,16 +59,19 @@ class Reconciler:
         charon: CharonPart,
         keyring: Keyring,
         clock: Callable[[], float] = trio.current_time,
+        wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        """`clock` gives seconds that only grow."""
+        """`clock` gives seconds that only grow, `wall_clock` Unix seconds."""
         self.rib = rib
         self.traffic = Traffic()
         self.keyring = keyring
+        self.trust = Trust(wall_clock)
         self._around = around
         self._kernel = kernel
         self._charon = charon
         self._clock = clock
+        self._now = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._wakeup = Wakeup()
         self._kernel_stale = self._ike_stale = True
@@ -175,7 +180,10 @@ class Reconciler:
         around = self._surroundings(kernel or KernelState())
         in_force = self.rib.in_force()
         wanted = desired(in_force.nodes, in_force.communities, around)
-        return plan(wanted, kernel, ike, removals=self.rib.synced), away
+        actions = plan(
+            wanted, kernel, ike, removals=self.rib.synced, distrusted=self.trust.distrusted
+        )
+        return actions, away
 
     # ------------------------------------------------------------ the loop
 
@@ -256,7 +264,11 @@ class Reconciler:
         await self._observe_charon()
         self._derive()
         picture.actions = plan(
-            picture.desired, picture.kernel, picture.ike, removals=self.rib.synced
+            picture.desired,
+            picture.kernel,
+            picture.ike,
+            removals=self.rib.synced,
+            distrusted=self.trust.distrusted,
         )
         changed, self._changed = self._unseen | self._changed, {}
         if picture.ike is not None:
@@ -314,6 +326,8 @@ class Reconciler:
             self._ike_seen_at = self._clock()
             self._userspace_esp = picture.ike.userspace_esp
             self.traffic.update(picture.ike)
+            peers = (peering.peer for peering in picture.desired.peerings)
+            self.trust.update(picture.ike, peers, self.keyring.credentials)
             picture.mend("charon")
         except Unavailable as error:
             picture.ike = None
@@ -355,6 +369,8 @@ class Reconciler:
             local_addresses=local_addresses(kernel),
             outside=tuple(sorted({*self._around.outside, *connected(kernel, self._around.bridge)})),
             identity=self.keyring.identity,
+            hour=int(self._now() // 3600),
+            doubted=self.trust.doubted,
         )
 
     def _forget_peers(self, initiator: Initiator) -> None:

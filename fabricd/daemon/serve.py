@@ -1,4 +1,4 @@
-"""The two doors: HTTP for Prometheus and probes, the control socket for `fabricctl`.
+"""The two doors: HTTP for Prometheus, probes and people, the control socket for `fabricctl`.
 
 Which routes there are and what they answer; how HTTP is spoken is `daemon.web`'s.
 """
@@ -22,6 +22,7 @@ from fabricd.daemon.web import Request, Response, Routes, Server
 from fabricd.metrics import Metrics
 
 JSON = "application/json"
+HTML = "text/html; charset=utf-8"
 
 log = structlog.get_logger()
 
@@ -57,6 +58,16 @@ def http_routes(
         ("GET", "/healthz"): get_healthz,
         ("GET", "/readyz"): get_readyz,
     }
+
+
+def page_routes(refresh: Callable[[], Awaitable[None]], page: Callable[[], bytes]) -> Routes:
+    """The status page, for people."""
+
+    async def get_page(_: Request) -> Response:
+        await refresh()
+        return Response(200, page(), HTML)
+
+    return {("GET", "/"): get_page}
 
 
 def control_routes(

@@ -19,9 +19,20 @@ from fabricd.core.topology import Peering
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.reconcile import Reconciler
+from fabricd.daemon.trust import Seen, uncovered
+from fabricd.ike import Credentials
+from fabricd.model import Node
+from fabricd.pki.blocks import blocks_of
 
 PUBLISHED: Final = 100
 """Entries of each list of faults in a published document."""
+
+
+NEEDED_PLUGINS: Final = {
+    "addrblock": "who can write records gets traffic for subnets that are not in its certificate",
+    "revocation": "it lets in peers whose certificates are revoked",
+}
+"""Without which charon works, and does not keep what is promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +173,8 @@ def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
         yield f"there is no record {about.prefix}/nodes/{about.node} in force: no peers"
     for fault in reconciler.keyring.faults:
         yield f"credentials: {fault}"
+    yield from reconciler.keyring.warnings()
+    yield from _unproven(picture.desired.node, reconciler.keyring.credentials)
     if picture.kernel is not None:
         for link in foreign_link(picture.desired, picture.kernel):
             if link.name == DEAD_END:
@@ -171,9 +184,25 @@ def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
                 )
             else:
                 yield f"link {link.name} was not made by fabricd: used as it is, never changed"
+    if picture.ike is not None and picture.ike.plugins:
+        for plugin, consequence in NEEDED_PLUGINS.items():
+            if plugin not in picture.ike.plugins:
+                yield f"charon runs without its plugin {plugin}: {consequence}"
     yield from (f"{action}: {error}" for action, error in sorted(picture.failures.items()))
     if about.snapshot_fault:
         yield f"the last good records on disk: {about.snapshot_fault}"
+
+
+def _unproven(node: Node | None, credentials: Credentials | None) -> Iterable[str]:
+    """What this node's record claims and its certificate is not for: peers refuse it."""
+    blocks = blocks_of(credentials.own) if credentials else None
+    if node is None or blocks is None:
+        return
+    if missing := blocks.uncovered(node.subnets):
+        yield (
+            f"this node's certificate is for {blocks}, not for {', '.join(missing)} of its record: "
+            "peers refuse those; issue another certificate, or mend the record"
+        )
 
 
 # ---------------------------------------------------------------- one peer
@@ -192,7 +221,13 @@ def _peer(
     established = [sa for sa in mine if sa.state in ESTABLISHED]
     best = max(established, key=lambda sa: sa.id, default=None)
     age = best.age if best else None
-    error = picture.failures.get(f"conn.load {conn}") or initiator.errors.get(conn, "")
+    seen = reconciler.trust.of(peer.identity)
+    error = (
+        reconciler.trust.objection(conn)
+        or uncovered(seen, peer.subnets)
+        or picture.failures.get(f"conn.load {conn}")
+        or initiator.errors.get(conn, "")
+    )
     if not picture.desired.ike:
         error = error or "this node's certificate or key can't be used"
     totals = reconciler.traffic.of(conn)
@@ -215,7 +250,21 @@ def _peer(
         "rekeys": totals.rekeys,
         "initiations": initiator.attempts[conn],
         "last_error": error,
+        "certificate": _certificate(seen),
         "children": [_child(pair, mine) for pair in sorted(peering.carried)],
+    }
+
+
+def _certificate(seen: Seen | None) -> dict[str, Any] | None:
+    """What the peer has shown last, as far as charon tells."""
+    if seen is None:
+        return None
+    blocks = seen.about.blocks
+    return {
+        "serial": seen.about.serial,
+        "issuer": seen.about.issuer,
+        "not_after": seen.about.not_after,
+        "subnets": list(blocks.texts()) if blocks is not None else None,
     }
 
 

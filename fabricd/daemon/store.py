@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fabricd.config import Config, ConfigError
 from fabricd.sources import DirStore, EtcdStore, Store
 
@@ -13,6 +15,8 @@ def open_store(config: Config) -> Store:
         assert section.path is not None, "config.parse() requires it"
         return DirStore(section.path)
     try:
+        if section.type == "kubernetes":
+            return _kubernetes(section.kubeconfig)
         return EtcdStore(
             section.endpoints,
             section.prefix,
@@ -24,3 +28,11 @@ def open_store(config: Config) -> Store:
         )
     except ValueError as error:
         raise ConfigError([f"{config.path}: [store]: {error}"]) from error
+
+
+def _kubernetes(kubeconfig: Path | None) -> Store:
+    # Loaded only for who has it as store: edges with little memory have another.
+    from fabricd.sources.kube import KubeStore  # noqa: PLC0415
+    from fabricd.sources.kube_access import credentials  # noqa: PLC0415
+
+    return KubeStore(credentials(kubeconfig))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
+from zlib import crc32
 
 from fabricd.core.state import Child, ChildSa, Conn, IkeSa, parse_child_name
 from fabricd.ike.credentials import Credentials
@@ -31,7 +32,6 @@ IKE_TEMPLATE: Final[Tree] = MappingProxyType(
         "dpd_delay": "10s",
         "mobike": True,
         "fragmentation": True,
-        "rekey_time": "4h",
         "reauth_time": "0s",  # reauthentication would break before make
         "send_cert": "always",
     }
@@ -56,14 +56,27 @@ TEMPLATE: Final = hashlib.sha256(
 """A short hash of the templates: part of `Conn.digest`, so that other terms are a difference."""
 
 
+IKE_REKEY: Final = 4 * 3600
+"""Seconds after which an IKE_SA is rekeyed, at least."""
+
+
+PRIORITY: Final = 400_000
+"""Of policies where the peer initiates, for the first turn: behind those to which charon gives a
+priority by itself, before those for want of any other (PRIO_BASE of kernel_netlink_ipsec.c)."""
+
+
 def load_conn(conn: Conn, credentials: Credentials) -> Tree:
     """The message of `load-conn`.
 
-    `cacerts` ties the peer to our CAs, whatever others charon trusts for somebody else.
+    `cacerts` ties the peer to our CAs, whatever others charon trusts for somebody else. The time of
+    rekeying depends on the digest: charon makes a CHILD_SA within any IKE_SA whose set-up equals
+    the connection's, so to have peers authenticate anew there must be a difference that it sees.
     """
+    spread = crc32(conn.digest.encode()) % 3600
     return {
         conn.name: {
             **IKE_TEMPLATE,
+            "rekey_time": f"{IKE_REKEY + spread}s",
             "remote_addrs": conn.remote_addrs,
             "local-1": {
                 "auth": "pubkey",
@@ -78,6 +91,7 @@ def load_conn(conn: Conn, credentials: Credentials) -> Tree:
             "children": {
                 conn.child_name(child): {
                     **CHILD_TEMPLATE,
+                    **({} if conn.turn is None else {"priority": PRIORITY + conn.turn}),
                     "local_ts": [child.local],
                     "remote_ts": [child.remote],
                 }
@@ -91,18 +105,21 @@ def observed_conn(name: str, section: Section) -> Conn:
     """A connection of ours as a `list-conn` event shows it. Raises ProtocolError."""
     children: set[Child] = set()
     digests: set[str] = set()
+    turns: set[int | None] = set()
     for child_name, child in _subsections(_subsection(section, "children")):
         parsed = parse_child_name(child_name)
         if parsed is None:
             digests.add("")
             continue
         selectors = _prefixes(child, "local-ts"), _prefixes(child, "remote-ts")
-        as_named = selectors == ({parsed[0].local}, {parsed[0].remote})
-        children.add(parsed[0])
-        digests.add(parsed[1] if as_named else "")
+        as_named = selectors == ({parsed.pair.local}, {parsed.pair.remote})
+        children.add(parsed.pair)
+        digests.add(parsed.digest if as_named else "")
+        turns.add(parsed.turn)
     return Conn(
         name=name,
-        digest=digests.pop() if len(digests) == 1 else "",
+        digest=digests.pop() if len(digests) == len(turns) == 1 else "",
+        turn=turns.pop() if len(turns) == 1 else None,
         children=frozenset(children),
         local_id=text(_subsection(section, "local-1"), "id"),
         remote_id=text(_subsection(section, "remote-1"), "id"),
@@ -154,10 +171,15 @@ def texts(section: Section, name: str) -> list[str]:
 
 def text(section: Section, name: str) -> str:
     """A string; empty when it is not there. Raises ProtocolError."""
+    return raw(section, name).decode(errors="replace")
+
+
+def raw(section: Section, name: str) -> bytes:
+    """A value as it is; empty when it is not there. Raises ProtocolError."""
     value = section.get(name, b"")
     if not isinstance(value, bytes):
         raise ProtocolError(f"{name} is no value")
-    return value.decode(errors="replace")
+    return value
 
 
 def number(section: Section, name: str) -> int:

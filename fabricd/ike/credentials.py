@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,10 +27,13 @@ from cryptography.x509 import (
     Certificate,
     ExtensionNotFound,
     SubjectKeyIdentifier,
+    load_pem_x509_certificate,
     load_pem_x509_certificates,
 )
 
 from fabricd.core.ownership import AUTHORITY_PREFIX
+from fabricd.ike.crl import Crl
+from fabricd.pki.certificate import describe
 
 READABLE_BY_OTHERS = 0o077
 
@@ -61,6 +65,18 @@ class Credentials:
     """The certificate's, as RFC 4514 writes it."""
     expiry: Mapping[str, float]
     """The end of validity, Unix seconds, by subject: the node's certificate and the CAs'."""
+    crls: tuple[Crl, ...] = ()
+    """The latest revocation list of each issuer."""
+
+    @cached_property
+    def own(self) -> Certificate:
+        """The node's certificate."""
+        return load_pem_x509_certificate(self.certificate)
+
+    @cached_property
+    def issuers(self) -> tuple[Certificate, ...]:
+        """The CA certificates."""
+        return tuple(map(load_pem_x509_certificate, self.authorities.values()))
 
 
 def load_credentials(ca: Sequence[Path], cert: Path, key: Path, now: float) -> Credentials:
@@ -124,6 +140,7 @@ class _Faults(list[str]):
             found = load_pem_x509_certificates(content)
             for item in found:
                 item.public_key()  # is of a kind that can be read
+                describe(item)  # and so are its extensions
         except (ValueError, UnsupportedAlgorithm) as error:
             self.append(f"{path}: no certificate in PEM form: {_first_line(error)}")
             return []
@@ -158,7 +175,7 @@ class _Faults(list[str]):
             if not _is_ca(issuer):
                 subject = issuer.subject.rfc4514_string()
                 self.append(f"{_names(ca)}: {subject} is no CA certificate (basicConstraints)")
-        issued_by = [issuer for issuer in issuers if _issued(own, issuer)]
+        issued_by = [issuer for issuer in issuers if issued(own, issuer)]
         if issuers and not issued_by:
             issuer_name = own.issuer.rfc4514_string()
             self.append(
@@ -190,7 +207,8 @@ def _is_ca(certificate: Certificate) -> bool:
         return False
 
 
-def _issued(certificate: Certificate, issuer: Certificate) -> bool:
+def issued(certificate: Certificate, issuer: Certificate) -> bool:
+    """Whether a certificate is by this issuer: its name, and its signature."""
     try:
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):

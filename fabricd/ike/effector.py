@@ -1,7 +1,7 @@
 """Actions on charon as requests: what is sent for each kind, and what the answer means.
 
-Connections, keys and CA certificates are loaded and unloaded, SAs terminated. Initiating is
-`initiator`'s: it takes as long as the peer does.
+Connections, keys and CA certificates are loaded and unloaded, revocation lists loaded, SAs
+terminated. Initiating is `initiator`'s: it takes as long as the peer does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ BY_ID: Final = frozenset({Kind.CHILD_TERMINATE, Kind.IKE_TERMINATE})
 
 WINDOW: Final = 64
 """Requests that are sent before their answers are read."""
+
+FORGET_OLD_LISTS: Final = Request("flush-certs", {"type": "X509_CRL"})
+"""charon would ask a list that it has used before first, and believe it."""
 
 AT_ONCE: Final = -1
 """`timeout` of terminate: don't wait for the peer. An IKE_SA is gone with `force` when charon
@@ -44,6 +47,8 @@ async def apply(
         for action, item in zip(window, prepared, strict=True):
             error = _error(action, next(answers)) if isinstance(item, Request) else item
             outcomes.append(Outcome(action, error))
+    if any(action.kind is Kind.CRL_LOAD for action in actions):
+        await connection.exchange([FORGET_OLD_LISTS])
     return outcomes
 
 
@@ -64,13 +69,18 @@ def _request(action: Action, credentials: Credentials | None) -> Request:
             return Request("load-authority", {name: {"cacert": pem}})
         case Kind.AUTHORITY_UNLOAD, str(name):
             return Request("unload-authority", {"name": name})
+        case Kind.CRL_LOAD, str(issuer):
+            found = next((c for c in _given(credentials).crls if c.issuer == issuer), None)
+            if found is None:
+                raise _Impossible(f"no revocation list by {issuer} among this node's")
+            return Request("load-cert", {"type": "X509_CRL", "flag": "NONE", "data": found.der})
         case Kind.KEY_LOAD, str(key):
             if key != _given(credentials).key_id:
                 raise _Impossible(f"no private key {key} among this node's")
             return Request("load-key", {"type": "any", "data": _given(credentials).key})
         case Kind.KEY_UNLOAD, str(key):
             return Request("unload-key", {"id": key})
-        case Kind.CONN_LOAD, Conn() as conn:
+        case Kind.CONN_LOAD | Kind.CONN_TURN, Conn() as conn:
             return Request("load-conn", load_conn(conn, _given(credentials)))
         case Kind.CONN_UNLOAD, Conn(name=name):
             return Request("unload-conn", {"name": name})

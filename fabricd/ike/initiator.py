@@ -5,6 +5,7 @@ When it fails nothing half-open stays behind, and charon's log of the attempt sa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from fabricd.core.action import Tunnel
@@ -36,9 +37,17 @@ async def initiate(connection: Connection, tunnel: Tunnel, patience: float) -> N
 
     Raises InitiateFailed, and Unavailable when charon is away.
     """
+    if tunnel.beside:
+        # The peer sends into a new CHILD_SA from the moment that it answers. Alone in an exchange
+        # it is ready here soonest; together with an IKE_SA it would wait for a signature's check.
+        await _initiate(connection, replace(tunnel, child=""), patience)
+    await _initiate(connection, tunnel, patience)
+
+
+async def _initiate(connection: Connection, tunnel: Tunnel, patience: float) -> None:
     request: Tree = {
         "ike": tunnel.conn,
-        "child": tunnel.child,
+        **({"child": tunnel.child} if tunnel.child else {}),
         "timeout": max(1, round(patience * 1000)),  # ms; 0 would be for ever
         "loglevel": 1,
     }

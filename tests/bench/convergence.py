@@ -110,9 +110,7 @@ def _rss(node: FabricNode) -> float:
 
 def _start_floor(fabric: Fabric) -> list[Process]:
     # Identities of its own: neither may be answered by the other's connection.
-    authority = Authority(
-        fabric.run / "floor-pki", fabric.key_type, dn="C=CN, O=StrongSwan, CN=Floor CA"
-    )
+    authority = Authority(fabric.run / "floor-pki", dn="C=CN, O=StrongSwan, CN=Floor CA")
     processes = []
     for me, peer in (("edge2", "edge3"), ("edge3", "edge2")):
         node = fabric.nodes[me]

@@ -1,4 +1,4 @@
-"""The same fabric with the kernel's own ESP: the demo, inside User Mode Linux.
+"""The same fabric with the kernel's own ESP and IPIP: the demo, inside User Mode Linux.
 
 Where Debian's user-mode-linux is installed it has to boot: a kernel that does not is a failure,
 not a reason to skip.
@@ -35,3 +35,18 @@ def test_the_demo_holds_with_the_kernels_esp(share: Path) -> None:
 
     assert result.status == 0, f"{result.output}\n{tail(share / 'uml.log')}"
     assert "with the kernel's ESP" in result.output
+    assert "BIRD on node1 and node2, with IPIP between them" in result.output
+    # What node2 has learned: as with Calico's own BIRD and `ipipMode: Always`, to the letter.
+    assert "2.0.0.0/8 via 10.20.8.141 dev tunl0 onlink" in result.output
+
+
+@pytest.mark.skipif(not uml.installed(), reason="user-mode-linux is not installed")
+def test_certificates_and_cas_change_without_a_lost_ping(share: Path) -> None:
+    pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    tests = ("tests/lab/test_identity.py", "-k", "renewed or change_of_cas")
+    env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'contrib'}", "PYTHONDONTWRITEBYTECODE": "1"}
+
+    result = uml.run((*pytest_, *tests), share, directory=ROOT, env=env)
+
+    assert result.status == 0, f"{result.output}\n{tail(share / 'uml.log')}"
+    assert "3 passed" in result.output

@@ -22,13 +22,15 @@ INTERVAL: Final = 0.02
 class Pings:
     """Pings between two pods, one after the other, until `stop`."""
 
-    def __init__(self, fabric: Fabric, source: str, target: str) -> None:
-        """Pods by name or address."""
+    def __init__(
+        self, fabric: Fabric, source: str, target: str, interval: float = INTERVAL
+    ) -> None:
+        """Pods by name or address; `interval` in seconds."""
         self.path = f"{source} to {target}"
         folder = fabric.run / "pings"
         folder.mkdir(exist_ok=True)
         inside = fabric.namespaces[find_pod(source).name].inside
-        argv = inside("ping", "-n", "-i", str(INTERVAL), find_pod(target).ip)
+        argv = inside("ping", "-n", "-i", str(interval), find_pod(target).ip)
         self._process: Process = spawn(
             *argv, run=folder, name=f"{source}-{target}-{time.monotonic_ns()}"
         )
@@ -55,13 +57,15 @@ class Pings:
 
 
 @contextmanager
-def pinging(fabric: Fabric, *paths: str) -> Iterator[dict[str, list[int]]]:
+def pinging(
+    fabric: Fabric, *paths: str, interval: float = INTERVAL
+) -> Iterator[dict[str, list[int]]]:
     """Ping along connections (`c1`) all the while; afterwards the dict says what was lost.
 
     It begins and ends with a ping that is answered.
     """
     lost: dict[str, list[int]] = {}
-    running = {path: Pings(fabric, *PATHS[path]) for path in paths}
+    running = {path: Pings(fabric, *PATHS[path], interval) for path in paths}
     try:
         for pings in running.values():
             pings.wait_answer()
@@ -70,6 +74,18 @@ def pinging(fabric: Fabric, *paths: str) -> Iterator[dict[str, list[int]]]:
             pings.wait_answer()
     finally:
         lost.update({path: pings.stop() for path, pings in running.items()})
+
+
+@contextmanager
+def ping_taken_over(fabric: Fabric, *paths: str) -> Iterator[None]:
+    """A ping every 10 ms along these connections while CHILD_SAs take over from others: none is
+    lost, with the kernel's ESP. libipsec uses a new CHILD_SA at once, before the initiator can: one
+    in twenty pings that happen to be on their way just then.
+    """
+    with pinging(fabric, *paths, interval=0.01) as lost:
+        yield
+    limit = 1 if fabric.userspace_esp else 0
+    assert {path: numbers for path, numbers in lost.items() if len(numbers) > limit} == {}
 
 
 @contextmanager

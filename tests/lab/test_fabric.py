@@ -10,7 +10,6 @@ import pytest
 
 from lab.demo import PATHS
 from lab.fabric import Fabric
-from lab.pki import Authority
 from lab.process import wait_until
 from lab.topology import RECORDS, UNDERLAY
 from tests.lab.observe import (
@@ -27,7 +26,7 @@ from tests.lab.observe import (
     wait_sas,
     wait_status,
 )
-from tests.lab.pings import no_ping_lost, pinging
+from tests.lab.pings import no_ping_lost, ping_taken_over, pinging
 
 PEERS = {
     "node1": {"edge2", "edge3"},
@@ -154,24 +153,34 @@ def test_one_more_subnet_is_one_more_child_and_disturbs_no_other(fabric: Fabric)
     # charon's userspace ESP wants an address of the gateway in each of its subnets.
     gateway.ip("address", "add", "10.234.0.1/24", "dev", "cni0")
     before = {edge: sas(fabric.nodes[edge].charon) for edge in ("edge2", "edge3")}
-    with no_ping_lost(fabric, "c1", "c2", "c3"):
-        more = [*RECORDS["node1"]["subnets"], "10.234.0.0/24"]
-        fabric.put_record("node1", {**RECORDS["node1"], "subnets": more})
+    more = [*RECORDS["node1"]["subnets"], "10.234.0.0/24"]
+
+    def put(subnets: list[str]) -> None:
+        fabric.put_record("node1", {**RECORDS["node1"], "subnets": subnets})
         for edge in before:
             wait_sas(
                 fabric,
                 edge,
-                "has two CHILD_SAs with the gateway",
-                lambda found: len(to_gateway(found)) == 2,
+                f"has {len(subnets)} CHILD_SAs with the gateway",
+                lambda found: len(to_gateway(found)) == len(subnets),
             )
+
+    with ping_taken_over(fabric, "c1", "c2", "c3"):
+        # The edges ask for the new certificate when the record claims more than the old one.
+        fabric.nodes["node1"].install_credentials(fabric.authority.issue("node1", more))
+        put(more)
         wait_converged(fabric)
         assert fabric.ping("pod-edge2", "pod-node1") == 0
         assert fabric.namespaces["pod-edge2"].lost("10.234.0.1") == 0
+    put(RECORDS["node1"]["subnets"])
+    wait_converged(fabric)
+    before = {edge: sas(fabric.nodes[edge].charon) for edge in before}
+    with no_ping_lost(fabric, "c1", "c2", "c3"):
+        put(more)
         for edge, earlier in before.items():
             for sa, children in earlier.items():
                 assert set(children) <= set(sas(fabric.nodes[edge].charon)[sa])
-
-        fabric.put_record("node1", RECORDS["node1"])
+        put(RECORDS["node1"]["subnets"])
         for edge, earlier in before.items():
             wait_sas(fabric, edge, "has the SAs that it had", earlier.__eq__)
     gateway.ip("address", "delete", "10.234.0.1/24", "dev", "cni0")
@@ -238,8 +247,8 @@ def test_a_renewed_certificate_takes_over_while_traffic_goes_on(
     charon = fabric.nodes[name].charon
     before, keys = sas(charon), ike(charon)["keys"]
     with no_ping_lost(fabric, *others.split()), pinging(fabric, *own.split()):
-        Authority(fabric.run / "pki", fabric.key_type).issue(name)
-        look_again(fabric, name)
+        node = fabric.nodes[name]
+        node.install_credentials(fabric.authority.issue(name, RECORDS[name]["subnets"]))
         wait_until(lambda: ike(charon)["keys"] != keys, "charon has the new private key", SOON)
         wait_converged(fabric)
     # Those that it initiates to have seen the new one; it waits for the others to come again.

@@ -173,12 +173,20 @@ class Charon:
     made_by: dict[int, str] = field(default_factory=dict)
     deaf: frozenset[str] = frozenset()
     """Connections whose peer does not answer."""
+    loaded_keys: set[str] = field(default_factory=set)
+    """Keys that an action loaded."""
+    crls: dict[str, int] = field(default_factory=dict)
+    offered_crls: dict[str, int] = field(default_factory=dict)
+    """What the node's files hold: the numbers that an action loads, by issuer."""
+    certificates: set[bytes] = field(default_factory=set)
     last_id: int = 0
 
     def observe(self) -> IkeState:
         return IkeState(
             authorities=frozenset(self.authorities),
             keys=frozenset(self.keys),
+            crls=dict(self.crls),
+            certificates=frozenset(self.certificates),
             conns=dict(self.conns),
             sas=tuple(self.sas),
         )
@@ -187,7 +195,7 @@ class Charon:
         return frozenset(
             [
                 *(name for name in self.authorities if not name.startswith("fabric-ca-")),
-                *self.keys,
+                *(self.keys - self.loaded_keys),
                 *(conn for conn in self.conns.values() if not conn.name.startswith("fabric-")),
                 *(sa for sa in self.sas if not sa.conn.startswith("fabric-")),
             ]
@@ -205,7 +213,13 @@ class Charon:
                 self.authorities.remove(name)
             case Kind.KEY_LOAD, str(key):
                 self.keys.add(key)
-            case Kind.CONN_LOAD, Conn() as conn:
+                self.loaded_keys.add(key)
+            case Kind.KEY_UNLOAD, str(key):
+                assert key in self.loaded_keys, f"somebody else's: {action}"
+                self.keys.remove(key)
+            case Kind.CRL_LOAD, str(issuer):
+                self.crls[issuer] = self.offered_crls[issuer]
+            case Kind.CONN_LOAD | Kind.CONN_TURN, Conn() as conn:
                 assert self.keys, f"nothing to authenticate with: {action}"
                 self.conns[conn.name] = conn
             case Kind.CONN_UNLOAD, Conn() as conn:
@@ -245,7 +259,7 @@ class Charon:
         parsed = parse_child_name(tunnel.child)
         if parsed is None or any(c.name == tunnel.child and carries(c) for c in sa.children):
             return
-        pair, _ = parsed
+        pair = parsed.pair
         child = ChildSa(
             self.next_id(),
             tunnel.child,

@@ -145,6 +145,29 @@ def test_networks_in_canonical_form() -> None:
     )
 
 
+def test_calicos_etcd_is_the_store_s_unless_it_has_its_own() -> None:
+    config = read('[store]\nendpoints = ["https://a:1"]\nca = "/ca"')
+    assert config.calico_etcd is config.store
+    config = read('[store]\nendpoints = ["https://a:1"]\n[calico]\nendpoints = ["http://c:1"]')
+    assert config.calico_etcd is config.calico
+    assert read('[store]\ntype = "dir"\npath = "/records"').calico_etcd is None
+
+
+def test_the_pool_for_calico() -> None:
+    calico = read("").calico
+    assert (calico.ipip_mode, calico.block_size, calico.node_selector) == ("Always", 24, "all()")
+    calico = read(
+        """\
+        [calico]
+        ipip_mode = "Never"
+        block_size = 26
+        node_selector = "zone == 'cloud'"
+        """
+    ).calico
+    assert (calico.ipip_mode, calico.block_size) == ("Never", 26)
+    assert calico.node_selector == "zone == 'cloud'"
+
+
 # ---------------------------------------------------------------- what is wrong
 
 
@@ -216,6 +239,16 @@ def test_networks_in_canonical_form() -> None:
         ('[control]\nsocket = ""', "control.socket", "Expected a path"),
         (f'[control]\nsocket = "/{"s" * 107}"', "control.socket", "longer than a socket's path"),
         (f'[ike]\nsocket = "unix:///{"s" * 107}"', "ike.socket", "longer than a socket's path"),
+        ('[calico]\nendpoints = ["etcd:2379"]', "calico.endpoints", "is no http://HOST:PORT"),
+        ('[calico]\nca = "/ca"', "calico.ca", "goes with endpoints"),
+        (
+            '[calico]\nendpoints = ["https://a:1"]\ncert = "/c"',
+            "calico.key",
+            "cert and key go together",
+        ),
+        ('[calico]\nipip_mode = "always"', "calico.ipip_mode", "Invalid enum value 'always'"),
+        ("[calico]\nblock_size = 19", "calico.block_size", ">= 20"),
+        ('[calico]\nnode_selector = ""', "calico.node_selector", "length >= 1"),
         ("store = 1", "store", "must be a section, [store]"),
     ],
 )
@@ -299,7 +332,8 @@ def test_one_mistake_is_not_told_twice() -> None:
         ("[stor]", "[stor]: unknown section, did you mean store?"),
         (
             "[peers]",
-            "[peers]: unknown section (known: node, store, ike, kernel, fabric, http, control)",
+            "[peers]: unknown section "
+            "(known: node, store, ike, kernel, fabric, http, control, calico)",
         ),
         ("[ike]\nidentitty = 1", "ike.identitty: unknown key, did you mean identity?"),
         ("[kernel]\nmtu = 1400", "kernel.mtu: unknown key (known: bridge, masquerade)"),

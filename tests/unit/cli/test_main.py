@@ -63,7 +63,11 @@ def test_help_says_of_a_command_what_its_own_help_says() -> None:
 
 def test_a_shell_can_complete_commands() -> None:
     complete = ShellComplete(fabricctl, {}, "fabricctl", "_FABRICCTL_COMPLETE")
-    assert [item.value for item in complete.get_completions([], "p")] == ["plan", "purge"]
+    assert [item.value for item in complete.get_completions([], "p")] == [
+        "plan",
+        "pki",
+        "purge",
+    ]
     assert [item.value for item in complete.get_completions(["node"], "l")] == ["list"]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from fabricd.core.action import Tunnel
+from fabricd.core.connections import LIFE
 from fabricd.core.desired import NOTHING, DesiredState, desired
 from fabricd.core.events import Listed, Put
 from fabricd.core.ownership import NUMBER
@@ -35,6 +38,8 @@ def state_of(
     local: tuple[str, ...] = (),
     identity: Identity | None = IDENTITY,
     outside: tuple[str, ...] = (),
+    hour: int = 0,
+    doubted: tuple[tuple[str, str], ...] = (),
 ) -> DesiredState:
     rib = Rib("CN={name}")
     rib.apply(Listed(tuple(Put(f"nodes/{n}", value) for n, value in records.items())), 0)
@@ -47,6 +52,8 @@ def state_of(
         tuple(map(Address, local)),
         identity,
         tuple(map(Prefix, outside)),
+        hour,
+        doubted,
     )
     return desired(rib.in_force().nodes, rib.in_force().communities, around)
 
@@ -123,6 +130,30 @@ def test_the_digest_covers_everything_but_the_children() -> None:
         state_of("edge1", SEED | {"gw": GATEWAY.replace(b"gw.ex", b"gw2.ex")}),
     ):
         assert other.conns["fabric-gw"].digest != digest
+
+
+def test_an_initiator_authenticates_anew_once_a_day_each_peer_at_its_hour() -> None:
+    def digests(hour: int, conn: str = "fabric-gw", name: str = "edge1") -> str:
+        return state_of(name, hour=hour).conns[conn].digest
+
+    days = [digests(hour) for hour in range(3 * LIFE)]
+    assert len(set(days)) == 4
+    changes = [hour for hour in range(1, 3 * LIFE) if days[hour] != days[hour - 1]]
+    assert len(changes) == 3
+    assert all(later - one == LIFE for one, later in pairwise(changes))
+    assert {digests(hour, "fabric-edge1", "gw") for hour in range(LIFE)} == {
+        digests(0, "fabric-edge1", "gw")
+    }, "who responds waits"
+
+
+def test_an_initiator_asks_anew_who_showed_too_narrow_a_certificate() -> None:
+    usual = state_of("edge1").conns
+    asked = state_of("edge1", doubted=(("gw", "0a"),)).conns
+    again = state_of("edge1", doubted=(("gw", "0b"),)).conns
+    assert len({conns["fabric-gw"].digest for conns in (usual, asked, again)}) == 3
+    assert asked["fabric-edge2"] == usual["fabric-edge2"]
+    doubted = state_of("gw", doubted=(("edge1", "0a"),)).conns
+    assert doubted == state_of("gw").conns, "who responds waits"
 
 
 def test_without_a_common_family_there_is_no_connection() -> None:

@@ -12,6 +12,7 @@ from fabricd.core.ownership import NUMBER
 from fabricd.core.plan import ORDER, REMOVALS, foreign_link, plan
 from fabricd.core.state import (
     Child,
+    ChildSa,
     Conn,
     IfAddress,
     IkeSa,
@@ -63,8 +64,8 @@ def short(actions: tuple[Action, ...]) -> list[str]:
     return [f"{action.kind.value} {action.target}" for action in actions]
 
 
-def steps(state: KernelState, want: DesiredState = WANT, **options: bool) -> list[str]:
-    return short(plan(want, state, None, **options))
+def steps(state: KernelState, want: DesiredState = WANT, *, removals: bool = True) -> list[str]:
+    return short(plan(want, state, None, removals=removals))
 
 
 # ---------------------------------------------------------------- order
@@ -306,3 +307,53 @@ def test_foreign_things_in_charon_are_invisible() -> None:
     )
     assert ike_steps(state) == []
     assert not [s for s in short(plan(NOTHING, None, state)) if "office" in s]
+
+
+# ---------------------------------------------------------------- trust
+
+
+def test_a_revocation_list_is_loaded_when_charon_has_none_or_an_older_one() -> None:
+    identity = replace(AROUND.identity or Identity(frozenset(), "", ""), crls=(("CN=Root", 4),))
+    want = desired({"edge1": EDGE, "gw": GATEWAY}, {}, replace(AROUND, identity=identity))
+    ike = replace(THERE, conns=dict(want.conns))
+    for numbers, expected in (
+        ({}, "revocation list number 4, charon has none"),
+        ({"CN=Root": 3}, "revocation list number 4, charon has number 3"),
+        ({"CN=Root": 4}, None),
+        ({"CN=Root": 5, "CN=Other": 1}, None),
+    ):
+        actions = plan(want, None, replace(ike, crls=numbers))
+        found = [action.reason for action in actions if action.kind is Kind.CRL_LOAD]
+        assert found == ([expected] if expected else [])
+    assert ORDER.index(Kind.CRL_LOAD) < ORDER.index(Kind.CONN_LOAD), "before anybody comes in"
+
+
+def test_a_key_that_was_retired_goes_after_the_connections_have_the_new_one() -> None:
+    identity = replace(AROUND.identity or Identity(frozenset(), "", ""), retired=frozenset({"old"}))
+    want = desired({"edge1": EDGE, "gw": GATEWAY}, {}, replace(AROUND, identity=identity))
+    ike = replace(THERE, keys=frozenset({"key1", "old", "somebody's"}), conns={})
+    steps = short(plan(want, None, ike))
+    assert [step for step in steps if step.startswith("key.")] == ["key.unload old"]
+    assert steps.index("key.unload old") > steps.index("conn.load fabric-gw")
+    assert "key.unload old" not in short(plan(want, None, ike, removals=False))
+
+
+def test_a_peer_that_is_no_longer_trusted_is_cut_off_whatever_the_store_does() -> None:
+    [tunnel] = WANT.tunnels["fabric-gw"]
+    pair = Child(EDGE.subnets[0], GATEWAY.subnets[0])
+    child = ChildSa(8, tunnel.child, "INSTALLED", frozenset({pair.local}), frozenset({pair.remote}))
+    sas = tuple(
+        IkeSa(number, "fabric-gw", "ESTABLISHED", initiator=True, children=(child,))
+        for number in (7, 9)
+    )
+    ike = replace(THERE, sas=sas[:1])
+    assert plan(WANT, None, ike) == ()
+    for removals in (True, False):
+        actions = plan(WANT, None, ike, removals=removals, distrusted={7: "it was revoked"})
+        assert [(a.name, a.disruption, a.reason) for a in actions if a.item == sas[0]] == [
+            ("ike.terminate fabric-gw #7", Disruption.DROP, "it was revoked")
+        ]
+        # It is asked for again at once: with another certificate it may come in.
+        assert f"child.initiate fabric-gw {tunnel.child}" in short(actions)
+    both = plan(WANT, None, replace(THERE, sas=sas), distrusted={9: "it was revoked"})
+    assert short(both) == ["ike.terminate fabric-gw #9"]

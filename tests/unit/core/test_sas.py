@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -105,11 +106,23 @@ SITUATIONS = {
     ),
     "doubled IKE_SAs: the newest complete one stays": (
         [ike(1, *UP), ike(2, child(21, NAME_A), child(22, NAME_B))],
+        ["terminate A #11 rekey", "terminate B #12 rekey"],
+    ),
+    "doubled IKE_SAs: the older one goes when its children have gone": (
+        [ike(1), ike(2, child(21, NAME_A), child(22, NAME_B))],
         ["terminate #1 rekey"],
+    ),
+    "doubled IKE_SAs: the older one waits for its last child": (
+        [ike(1, child(11, NAME_A, "DELETING")), ike(2, child(21, NAME_A), child(22, NAME_B))],
+        [],
+    ),
+    "doubled IKE_SAs: a stray child goes for a reason of its own": (
+        [ike(1, child(13, STRAY)), ike(2, child(21, NAME_A), child(22, NAME_B))],
+        ["terminate stray #13 drop"],
     ),
     "doubled IKE_SAs: the complete one stays, though older": (
         [ike(1, *UP), ike(2, child(21, NAME_A))],
-        ["terminate #2 rekey"],
+        ["terminate A #21 rekey"],
     ),
     "children on two IKE_SAs: each is needed": (
         [ike(1, child(11, NAME_A)), ike(2, child(22, NAME_B))],
@@ -125,7 +138,7 @@ SITUATIONS = {
     ),
     "an older set-up on an IKE_SA of its own": (
         [ike(1, child(13, OLD_A)), ike(2, *UP)],
-        ["terminate #1 rekey"],
+        ["terminate old-A #13 rekey"],
     ),
     "a pair that no record asks for": (
         [ike(1, *UP, child(13, STRAY))],
@@ -208,7 +221,8 @@ def test_a_pair_that_its_gateway_has_no_more_goes_once() -> None:
 def test_an_older_ike_sa_stays_while_it_carries_what_has_not_moved() -> None:
     before, empty = ike(1, *UP), ike(3)
     assert not [step for step in done(BOTH, before, empty) if step.startswith("terminate")]
-    assert "terminate #1 rekey" in done(BOTH, before, empty, THROUGH_GW2)
+    assert "terminate A #11 rekey" in done(BOTH, before, empty, THROUGH_GW2)
+    assert "terminate #1 rekey" in done(BOTH, ike(1), empty, THROUGH_GW2)
 
 
 # ---------------------------------------------------------------- readings
@@ -240,10 +254,11 @@ def test_by_connection_newest_last() -> None:
 
 
 def test_child_names_there_and_back() -> None:
-    assert parse_child_name(NAME_A) == (A, CONN.digest)
+    assert parse_child_name(NAME_A) == (A, CONN.digest, None)
+    assert parse_child_name(replace(CONN, turn=12).child_name(A)) == (A, CONN.digest, 12)
     assert pair_of(child(1, NAME_A)) == A
     six = Child(Prefix("fd00:2::/64"), Prefix("fd00:c::/48"))
-    assert parse_child_name(CONN.child_name(six)) == (six, CONN.digest)
+    assert parse_child_name(CONN.child_name(six)) == (six, CONN.digest, None)
     for name in ("", "net", "a-b", "2.2.2.0/27-10.0.0.0/8", "2.2.2.0/27-10.0.0.0/8-"):
         assert parse_child_name(name) is None
 

@@ -128,6 +128,7 @@ async def test_up(desk: Desk) -> None:
         "rekeys": 0,
         "initiations": 0,
         "last_error": "",
+        "certificate": None,
         "children": [
             {
                 "local": "2.2.2.0/27",
@@ -413,3 +414,17 @@ def test_a_published_document_stays_small() -> None:
         "warnings: 100 more are not shown here",
         "rejected: 4900 more are not shown here",
     ]
+
+
+async def test_a_charon_that_checks_too_little_is_told(desk: Desk) -> None:
+    desk.records(*RECORDS)
+    desk.sas()
+    complete = frozenset({"addrblock", "revocation", "vici"})
+    for plugins, missing in ((complete, []), (complete - {"addrblock"}, ["addrblock"])):
+        picture = desk.reconciler.picture
+        assert picture.ike is not None
+        picture.ike = replace(picture.ike, plugins=plugins)
+        warnings = desk.document()["warnings"]
+        assert [w.partition(":")[0] for w in warnings if "plugin" in w] == [
+            f"charon runs without its plugin {name}" for name in missing
+        ]

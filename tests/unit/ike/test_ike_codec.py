@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_a_connection_says_everything_explicitly() -> None:
             "dpd_delay": "10s",
             "mobike": True,
             "fragmentation": True,
-            "rekey_time": "4h",
+            "rekey_time": "17302s",
             "reauth_time": "0s",
             "send_cert": "always",
             "local-1": {
@@ -76,6 +77,15 @@ def test_a_connection_says_everything_explicitly() -> None:
             },
         }
     }
+
+
+def test_another_digest_is_a_difference_that_charon_sees() -> None:
+    def ike(digest: str) -> dict[str, object]:
+        [message] = load_conn(replace(CONN, digest=digest), CREDENTIALS).values()
+        assert isinstance(message, dict)
+        return {key: value for key, value in message.items() if key != "children"}
+
+    assert ike("d1") == ike("d1") != ike("d2")
 
 
 def test_the_template_has_a_digest() -> None:

@@ -183,7 +183,7 @@ async def test_a_full_queue_of_connections_is_waited_for(tmp_path: Path) -> None
 def observation() -> list[bytes]:
     """Answers to what `observe` asks: nothing is there."""
     stream = [CONFIRM, REPLY, CONFIRM]
-    return [REPLY, REPLY, *stream, *stream, REPLY]
+    return [REPLY, REPLY, *stream, *stream, *stream, REPLY]
 
 
 async def test_a_connection_that_was_lost_is_opened_anew_to_observe(tmp_path: Path) -> None:

@@ -1,0 +1,211 @@
+"""Two edges in one guest: edge2 is the guest itself, with systemd, as a user installs it; edge3
+is a namespace beside it, with a charon and a fabricd of its own.
+
+Each has one pod. Records are in a directory. How edge2 gets its fabricd is the test's business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import debian
+from lab.charon import CONF, PLUGINS
+from lab.guest import SHARE, Guest
+from lab.process import CommandError, wait_until
+
+PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "init-system-helpers"),
+    *("make", "python3-venv", "nftables", "charon-systemd", "strongswan-swanctl"),
+    *("libstrongswan-standard-plugins", "libcharon-extra-plugins"),
+    *("iproute2", "iputils-ping", "kmod", "procps"),
+)
+
+RECORDS = {
+    "edge2": {"endpoint": "10.20.8.4", "subnets": ["2.2.2.0/27"], "community": "app1"},
+    "edge3": {"endpoint": "10.20.8.12", "subnets": ["2.2.2.32/27"], "community": "app1"},
+}
+
+CONFIG = """\
+[node]
+name = "{name}"
+[store]
+type = "dir"
+path = "{records}"
+state_dir = "{state}"
+[ike]
+socket = "unix://{vici}"
+ca = ["{pki}/ca.crt"]
+cert = "{pki}/{cert}.crt"
+key = "{pki}/{cert}.key"
+[control]
+socket = "{control}"
+"""
+
+CABLES = """\
+modprobe -a bridge veth xfrm_user esp4 echainiv gcm authenc
+ip netns add edge3
+ip link add u0 type veth peer name u0 netns edge3
+ip address add 10.20.8.4/24 dev u0
+ip link set u0 up
+ip -n edge3 address add 10.20.8.12/24 dev u0
+ip -n edge3 link set u0 up
+ip -n edge3 link set lo up
+"""
+
+# The seed's steps for a pod, on a bridge that fabricd made.
+POD = """\
+ip netns add {pod}
+ip {on} link add v-{pod} type veth peer name eth0 netns {pod}
+ip {on} link set v-{pod} master br-edge up
+ip -n {pod} address add {address}/27 dev eth0
+ip -n {pod} link set eth0 up
+ip -n {pod} route add default via {gateway}
+"""
+
+EDGE3 = """\
+inside="-p NetworkNamespacePath=/run/netns/edge3 -p Type=notify --collect"
+systemd-run -q --unit edge3-charon $inside -E STRONGSWAN_CONF=/srv/edge3/strongswan.conf \
+    /usr/sbin/charon-systemd
+systemd-run -q --unit edge3-fabricd $inside \
+    /opt/fabricd/bin/fabricd --config /srv/edge3/fabricd.toml
+"""
+
+
+def boot(run: Path) -> Guest:
+    """A guest that has booted, with this checkout in /usr/src/fabricd, and pip finding wheels."""
+    guest = Guest(debian.root("systemd", PACKAGES), run)
+    debian.copy_checkout(guest.share / "fabricd")
+    shutil.copytree(debian.wheels(), guest.share / "wheels")
+    guest.boot()
+    guest.run(f"mount --bind -m {SHARE}/fabricd /usr/src/fabricd")
+    guest.write("/etc/pip.conf", f"[global]\nno-index = true\nfind-links = {SHARE}/wheels\n")
+    return guest
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """What must not change when fabricd is restarted: the kernel's SAs, and its ways to them."""
+
+    spis: tuple[str, ...]
+    routes: tuple[str, ...]
+
+
+class Edges:
+    """Steps on a booted guest."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        guest.run(CABLES)
+
+    def issue_certificates(self) -> None:
+        """With the `fabricctl` that was installed, at a CA in /srv/ca."""
+        self.guest.run(
+            "mkdir /srv/ca && cd /srv/ca && fabricctl pki init --dir . &&"
+            "fabricctl pki issue edge2 --subnet 2.2.2.0/27 --dir . &&"
+            "fabricctl pki issue edge3 --subnet 2.2.2.32/27 --dir ."
+        )
+
+    def configure_edge2(self) -> None:
+        self.guest.write("/etc/fabricd/fabricd.toml", edge2_config())
+        self._write_records("/etc/fabricd/records")
+        self.guest.run("install -d -o fabricd /etc/fabricd/records/status")
+
+    def start_edge3(self) -> None:
+        """With the program in /opt/fabricd."""
+        vici = "/run/edge3.vici"
+        config = CONFIG.format(
+            name="edge3",
+            records="/srv/edge3/records",
+            state="/srv/edge3/state",
+            vici=vici,
+            pki="/srv/ca",
+            cert="edge3",
+            control="/run/edge3.sock",
+        )
+        self.guest.write("/srv/edge3/fabricd.toml", config)
+        self._write_records("/srv/edge3/records")
+        conf = CONF.format(
+            plugins=PLUGINS.format(kernel="kernel-netlink"),
+            socket=f"unix://{vici}",
+            loglevel=1,
+            settings="",
+        )
+        self.guest.write("/srv/edge3/strongswan.conf", conf)
+        self.guest.run(EDGE3, timeout=120)
+
+    def _write_records(self, directory: str) -> None:
+        for name, record in RECORDS.items():
+            self.guest.write(f"{directory}/nodes/{name}.json", json.dumps(record))
+
+    def stop_edge3(self) -> None:
+        self.guest.run("systemctl stop edge3-fabricd edge3-charon")
+
+    def attach_pods(self) -> None:
+        self.guest.run(POD.format(pod="pod2", on="", address="2.2.2.2", gateway="2.2.2.1"))
+        on = "-n edge3"
+        self.guest.run(POD.format(pod="pod3", on=on, address="2.2.2.34", gateway="2.2.2.33"))
+
+    def wait_up(self) -> None:
+        """Until edge2 calls its tunnel up."""
+        wait_until(
+            lambda: [peer["up"] for peer in self.status()["peers"]] == [True],
+            "edge2's tunnel is up",
+            timeout=90,
+            interval=0.5,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """`fabricctl status` on edge2."""
+        status: dict[str, Any] = json.loads(self.guest.run("fabricctl status -o json"))
+        return status
+
+    def pods_talk(self) -> bool:
+        """Whether edge2's pod gets an answer from edge3's."""
+        try:
+            self.guest.run("ip netns exec pod2 ping -n -c 3 -i 0.2 -W 2 2.2.2.34")
+        except CommandError:
+            return False
+        return True
+
+    def tunnel(self) -> Tunnel:
+        """The SAs and routes in edge2's kernel."""
+        states = self.guest.run("ip xfrm state")
+        routes = self.guest.run("ip route show table 198").splitlines()
+        return Tunnel(
+            spis=tuple(sorted(re.findall(r"spi (0x\w+)", states))),
+            routes=tuple(sorted(line.strip() for line in routes)),
+        )
+
+    def main_pid(self) -> int:
+        """Of edge2's fabricd; 0: it does not run."""
+        return int(self.guest.run("systemctl show -P MainPID fabricd"))
+
+    def wait_restarted(self, pid: int) -> None:
+        """Until another process than `pid` is the service, and ready."""
+        wait_until(
+            lambda: (
+                self.main_pid() not in {0, pid}
+                and self.guest.status("systemctl -q is-active fabricd") == 0
+            ),
+            "the service is there again",
+            timeout=90,
+            interval=0.5,
+        )
+
+
+def edge2_config() -> str:
+    """What an operator makes of the example, at the places that docs/install.md names."""
+    return CONFIG.format(
+        name="edge2",
+        records="/etc/fabricd/records",
+        state="/var/lib/fabricd",
+        vici="/var/run/charon.vici",
+        pki="/etc/fabricd/pki",
+        cert="node",
+        control="/run/fabricd/fabricd.sock",
+    )

@@ -1,0 +1,62 @@
+"""The last actions that the loop took, for people: read off the picture, pass by pass."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from fabricd.daemon.picture import Picture
+
+KEPT: Final = 50
+"""Actions that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One action of one pass."""
+
+    when: float
+    """Unix seconds."""
+    kind: str
+    target: str
+    disruption: str
+    reason: str
+    error: str = ""
+    """Why it failed; it is tried again."""
+
+
+class Recent:
+    """A ring of changes; what has to be done again pass after pass is in it once."""
+
+    def __init__(self) -> None:
+        self._ring: deque[Change] = deque(maxlen=KEPT)
+        self._pending: set[tuple[str, str]] = set()
+        self._passes = 0
+
+    def __iter__(self) -> Iterator[Change]:
+        """The newest first."""
+        return reversed(self._ring)
+
+    def note(self, picture: Picture, now: float) -> None:
+        """A pass may be over; `now` in Unix seconds."""
+        if picture.passes == self._passes:
+            return
+        self._passes = picture.passes
+        pending = set()
+        for action in picture.actions:
+            error = picture.failures.get(action.name, "")
+            pending.add((action.name, error))
+            if (action.name, error) not in self._pending:
+                self._ring.append(
+                    Change(
+                        now,
+                        action.kind.value,
+                        action.target,
+                        action.disruption.value,
+                        action.reason,
+                        error,
+                    )
+                )
+        self._pending = pending

@@ -1,0 +1,211 @@
+"""Peers' certificates that go bad while their IKE_SAs live on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fabricd.core.state import IkeSa, IkeState
+from fabricd.daemon.keyring import Keyring
+from fabricd.daemon.trust import GRACE, Trust, uncovered
+from fabricd.model import Node, Prefix, Role
+from tests.unit.daemon.conftest import Pki
+
+DAY = 86400
+EDGE3 = "C=CN, O=StrongSwan, CN=edge3"
+PEERS = [Node("edge3", Role.EDGE, (Prefix("2.2.2.32/27"),), EDGE3)]
+
+
+@dataclass
+class Bench:
+    """A charon's shown state, and the trust in it."""
+
+    pki: Pki
+    keyring: Keyring
+    certificates: list[x509.Certificate] = field(default_factory=list)
+    sas: dict[int, str] = field(default_factory=dict)
+    """Unique id to connection."""
+    knows_crls: bool = True
+
+    def __post_init__(self) -> None:
+        self.trust = Trust(lambda: self.pki.now)
+
+    def look(self) -> dict[int, str]:
+        """One pass; returns which IKE_SAs are to end, and why."""
+        self.keyring.refresh()
+        found = self.keyring.credentials
+        assert found is not None
+        ike = IkeState(
+            crls={c.issuer: c.number for c in found.crls} if self.knows_crls else {},
+            certificates=frozenset(c.public_bytes(Encoding.DER) for c in self.certificates),
+            sas=tuple(IkeSa(n, conn, "ESTABLISHED", False) for n, conn in self.sas.items()),
+        )
+        self.trust.update(ike, PEERS, found)
+        return self.trust.distrusted
+
+    def authenticates(self, number: int, certificate: x509.Certificate) -> None:
+        self.sas[number] = "fabric-edge3"
+        self.certificates.append(certificate)
+
+
+@pytest.fixture
+def bench(pki: Pki) -> Bench:
+    return Bench(pki, pki.keyring())
+
+
+def reasons(found: Iterable[str]) -> set[str]:
+    """Reasons without serial numbers."""
+    return {" ".join(text.split()[3:]) for text in found}
+
+
+def test_a_good_certificate_is_kept_in_mind(bench: Bench) -> None:
+    certificate = bench.pki.peer("edge3")
+    bench.authenticates(1, certificate)
+    assert bench.look() == {}
+    seen = bench.trust.of("c=cn,o=strongswan, CN=EDGE3")
+    assert seen is not None
+    assert seen.certificate == certificate
+    bench.certificates.clear()  # charon remembers the last few only
+    bench.look()
+    assert bench.trust.of(EDGE3) == seen
+    assert bench.trust.of("C=CN, O=StrongSwan, CN=edge4") is None
+
+
+def test_a_revoked_peer_is_cut_off_and_stays_so_until_it_has_another_certificate(
+    bench: Bench,
+) -> None:
+    stolen = bench.pki.peer("edge3")
+    bench.authenticates(1, stolen)
+    bench.pki.revoke(bench.pki.peer("edge4"))
+    assert bench.look() == {}
+    bench.pki.revoke(stolen, number=2)
+    assert reasons(bench.look().values()) == {"was revoked 2026-01-01 00:00 UTC"}
+    assert "was revoked" in bench.trust.objection("fabric-edge3")
+    del bench.sas[1]
+    # What comes later has passed charon's own check, though its certificate may not be shown.
+    bench.sas[2] = "fabric-edge3"
+    assert bench.look() == {}
+    bench.authenticates(3, bench.pki.peer("edge3", days=1))
+    assert bench.look() == {}
+    assert bench.trust.objection("fabric-edge3") == ""
+
+
+def test_nobody_is_cut_off_before_charon_knows_the_list(bench: Bench) -> None:
+    certificate = bench.pki.peer("edge3")
+    bench.authenticates(1, certificate)
+    bench.pki.revoke(certificate)
+    bench.knows_crls = False
+    assert bench.look() == {}
+    bench.authenticates(2, certificate)  # it was let in again meanwhile
+    bench.knows_crls = True
+    assert bench.look().keys() == {1, 2}
+
+
+def test_an_expired_peer_is_cut_off(bench: Bench) -> None:
+    bench.authenticates(1, bench.pki.peer("edge3", days=-20))
+    assert bench.look() == {}
+    bench.pki.now += 10 * DAY + 0.9
+    assert bench.look() == {}, "charon would let it in again"
+    bench.pki.now += 0.1
+    assert reasons(bench.look().values()) == {"expired 2026-01-11 00:00 UTC"}
+
+
+def test_the_last_one_that_got_in_counts(bench: Bench) -> None:
+    bench.authenticates(1, bench.pki.peer("edge3"))
+    bench.look()
+    short = bench.pki.peer("edge3", days=-29)
+    bench.authenticates(2, short)
+    assert bench.look() == {}
+    bench.pki.now += 2 * DAY
+    assert bench.look().keys() == {1, 2}
+
+
+def test_whoever_comes_with_a_revoked_certificate_harms_nobody(bench: Bench) -> None:
+    bench.authenticates(1, bench.pki.peer("edge3"))
+    stolen = bench.pki.peer("edge3", days=1)
+    bench.pki.revoke(stolen)
+    bench.look()
+    bench.certificates.append(stolen)  # charon has met it, and refused it
+    assert bench.look() == {}
+
+
+def test_an_older_certificate_that_expires_concerns_nobody(bench: Bench) -> None:
+    bench.certificates.append(bench.pki.peer("edge3", days=-20))
+    bench.authenticates(1, bench.pki.peer("edge3"))
+    bench.certificates.append(bench.pki.peer("edge3", days=-19))
+    bench.look()
+    bench.pki.now += 12 * DAY
+    assert bench.look() == {}
+
+
+def test_a_ca_that_is_no_longer_trusted_leaves_time_to_authenticate_anew(bench: Bench) -> None:
+    other = ec.generate_private_key(ec.SECP256R1())
+    bench.authenticates(1, bench.pki.peer("edge3", issuer=other))
+    assert bench.look() == {}
+    objection = bench.trust.objection("fabric-edge3")
+    assert objection.endswith(
+        "is by C=CN, O=StrongSwan, CN=Root CA, which is no longer among the CAs"
+    )
+    bench.pki.now += GRACE - 1
+    assert bench.look() == {}
+    bench.pki.now += 1
+    assert bench.look() == {1: objection}
+
+
+def test_another_charon_counts_anew(bench: Bench) -> None:
+    stolen = bench.pki.peer("edge3")
+    bench.authenticates(7, stolen)
+    bench.pki.revoke(stolen)
+    assert bench.look().keys() == {7}
+    bench.sas = {}
+    bench.look()  # charon was restarted
+    bench.sas = {1: "fabric-edge3"}
+    assert bench.look() == {}
+
+
+def test_the_connections_of_others_are_none_of_its_business(bench: Bench) -> None:
+    stolen = bench.pki.peer("edge9")
+    bench.certificates.append(stolen)
+    bench.sas[1] = "office"
+    bench.pki.revoke(stolen)
+    assert bench.look() == {}
+
+
+def test_what_a_certificate_is_not_for(bench: Bench) -> None:
+    bench.authenticates(1, bench.pki.peer("edge3", blocks=["2.2.2.32/27"]))
+    bench.look()
+    seen = bench.trust.of(EDGE3)
+    assert uncovered(seen, (Prefix("2.2.2.32/27"),)) == ""
+    assert uncovered(seen, (Prefix("2.2.2.0/27"), Prefix("2.2.2.32/28"))) == (
+        "its certificate is for 2.2.2.32/27, not for 2.2.2.0/27, which its record claims"
+    )
+    bench.authenticates(2, bench.pki.peer("edge3", days=1))
+    bench.look()
+    assert uncovered(bench.trust.of(EDGE3), (Prefix("2.2.2.0/27"),)) == "", "blocks are optional"
+
+
+def test_a_certificate_that_is_not_for_the_record_is_doubted_until_there_is_another(
+    bench: Bench,
+) -> None:
+    narrow = bench.pki.peer("edge3", blocks=["2.2.2.64/27"])
+    bench.authenticates(1, narrow)
+    bench.look()
+    [(name, occasion)] = bench.trust.doubted
+    assert name == "edge3"
+    assert int(occasion.split()[0], 16) == narrow.serial_number
+    changes = []
+    for second in range(1200):
+        bench.pki.now += 1
+        bench.look()
+        if bench.trust.doubted != ((name, occasion),):
+            changes.append(second + 1)
+            [(name, occasion)] = bench.trust.doubted
+    assert changes == [10, 30, 70, 150, 300, 600, 900, 1200]
+    bench.authenticates(2, bench.pki.peer("edge3", days=1, blocks=["2.2.2.0/24"]))
+    bench.look()
+    assert bench.trust.doubted == ()
