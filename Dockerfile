@@ -18,7 +18,7 @@ FROM docker.io/library/debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libcap2-bin libpython3-stdlib nftables \
         python3-minimal \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
     && groupadd --gid 9815 fabricd \
     && useradd --uid 9815 --gid 9815 --no-create-home --home-dir / --shell /usr/sbin/nologin fabricd \
     && install -d -o fabricd -g fabricd -m 0700 /var/lib/fabricd /run/fabricd

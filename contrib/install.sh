@@ -117,8 +117,18 @@ remove_files() {
     local i program
     rm -rf "$destdir$home"
     for program in "${programs[@]}"; do rm -f "$destdir$prefix/bin/$program"; done
-    for ((i = 1; i < ${#files[@]}; i += 2)); do rm -f "$destdir${files[i]}"; done
-    rm -rf "$destdir$prefix/share/doc/fabricd"
+    for ((i = 1; i < ${#files[@]}; i += 2)); do
+        rm -f "$destdir${files[i]}"
+        remove_empty "$(dirname "$destdir${files[i]}")"
+    done
+}
+
+# A directory that is empty now, and those above it, but none that every system has.
+remove_empty() {
+    case $1 in
+        *"$prefix/lib" | *"$prefix/share") return 0 ;;
+    esac
+    if rmdir "$1" 2>/dev/null; then remove_empty "$(dirname "$1")"; fi
 }
 
 remove_traces() {
@@ -135,7 +145,11 @@ remove_traces() {
     fi
 }
 
-[ -n "$destdir" ] || [ "$(id -u)" -eq 0 ] || fail "only root can do that"
+if [ -z "$destdir" ]; then
+    [ "$(id -u)" -eq 0 ] || fail "only root can do that"
+    ! dpkg-query -W -f '${db:Status-Status}' fabricd 2>/dev/null | grep -qx installed ||
+        fail "the Debian package fabricd is installed: apt-get remove fabricd, or upgrade that"
+fi
 case ${1:-} in
     install)
         make_environment

@@ -51,6 +51,8 @@ class Node:
     """Tokens that the node's own record names."""
     priority: int = 100
     """Cloud only: edges prefer the higher one."""
+    drained: bool = False
+    """Cloud only: edges use any other one."""
 
 
 @dataclass(frozen=True, slots=True)

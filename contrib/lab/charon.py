@@ -27,8 +27,8 @@ charon-systemd {{
   load = {plugins}
   install_routes = no
   install_virtual_ip = no
-  retransmit_timeout = 2
-  retransmit_base = 1.5
+  retransmit_timeout = 1
+  retransmit_base = 1.4
   retransmit_tries = 4
   plugins {{
     vici {{

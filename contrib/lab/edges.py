@@ -76,6 +76,22 @@ systemd-run -q --unit edge3-fabricd $inside \
 """
 
 
+EVERYTHING = """\
+find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev \\
+    -o -path /var/lib/lab -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /var/cache \\
+    -o -path /var/log -o -path /var/tmp -o -path /usr/src -o -path /srv -o -path /root \\) -prune \\
+    -o -not -name '*-' -not -path '/etc/.pwd.lock' -print | sort
+"""
+"""All files but those of the kernel, of the lab, and logs."""
+
+OURS = """\
+ip -o link | cut -d: -f2 | sort; ip rule; ip -6 rule; ip route show table all proto 198
+ip -6 route show table all proto 198; ip xfrm state; ip xfrm policy | grep '^src .*dst' || true
+swanctl --list-conns; swanctl --list-sas; swanctl --list-authorities; getent passwd; getent group
+"""
+"""All that is in kernel, charon and the lists of users."""
+
+
 def boot(run: Path) -> Guest:
     """A guest that has booted, with this checkout in /usr/src/fabricd, and pip finding wheels."""
     guest = Guest(debian.root("systemd", PACKAGES), run)
@@ -102,9 +118,17 @@ class Edges:
         self.guest = guest
         guest.run(CABLES)
 
+    def run(self, script: str, timeout: float = 60) -> str:
+        """As `Guest.run`; a failure shows the end of the journal."""
+        try:
+            return self.guest.run(script, timeout)
+        except CommandError as error:
+            error.tails = self.guest.run("journalctl -q -o cat -n 40")
+            raise
+
     def issue_certificates(self) -> None:
         """With the `fabricctl` that was installed, at a CA in /srv/ca."""
-        self.guest.run(
+        self.run(
             "mkdir /srv/ca && cd /srv/ca && fabricctl pki init --dir . &&"
             "fabricctl pki issue edge2 --subnet 2.2.2.0/27 --dir . &&"
             "fabricctl pki issue edge3 --subnet 2.2.2.32/27 --dir ."
@@ -113,7 +137,7 @@ class Edges:
     def configure_edge2(self) -> None:
         self.guest.write("/etc/fabricd/fabricd.toml", edge2_config())
         self._write_records("/etc/fabricd/records")
-        self.guest.run("install -d -o fabricd /etc/fabricd/records/status")
+        self.run("install -d -o fabricd /etc/fabricd/records/status")
 
     def start_edge3(self) -> None:
         """With the program in /opt/fabricd."""
@@ -136,19 +160,22 @@ class Edges:
             settings="",
         )
         self.guest.write("/srv/edge3/strongswan.conf", conf)
-        self.guest.run(EDGE3, timeout=120)
+        self.run(EDGE3, timeout=120)
 
     def _write_records(self, directory: str) -> None:
         for name, record in RECORDS.items():
             self.guest.write(f"{directory}/nodes/{name}.json", json.dumps(record))
 
     def stop_edge3(self) -> None:
-        self.guest.run("systemctl stop edge3-fabricd edge3-charon")
+        self.run("systemctl stop edge3-fabricd edge3-charon")
 
     def attach_pods(self) -> None:
-        self.guest.run(POD.format(pod="pod2", on="", address="2.2.2.2", gateway="2.2.2.1"))
+        self.run(POD.format(pod="pod2", on="", address="2.2.2.2", gateway="2.2.2.1"))
         on = "-n edge3"
-        self.guest.run(POD.format(pod="pod3", on=on, address="2.2.2.34", gateway="2.2.2.33"))
+        self.run(POD.format(pod="pod3", on=on, address="2.2.2.34", gateway="2.2.2.33"))
+
+    def remove_pods(self) -> None:
+        self.run("ip netns delete pod2 && ip netns delete pod3")
 
     def wait_up(self) -> None:
         """Until edge2 calls its tunnel up."""
@@ -161,7 +188,7 @@ class Edges:
 
     def status(self) -> dict[str, Any]:
         """`fabricctl status` on edge2."""
-        status: dict[str, Any] = json.loads(self.guest.run("fabricctl status -o json"))
+        status: dict[str, Any] = json.loads(self.run("fabricctl status -o json"))
         return status
 
     def pods_talk(self) -> bool:
@@ -174,8 +201,8 @@ class Edges:
 
     def tunnel(self) -> Tunnel:
         """The SAs and routes in edge2's kernel."""
-        states = self.guest.run("ip xfrm state")
-        routes = self.guest.run("ip route show table 198").splitlines()
+        states = self.run("ip xfrm state")
+        routes = self.run("ip route show table 198").splitlines()
         return Tunnel(
             spis=tuple(sorted(re.findall(r"spi (0x\w+)", states))),
             routes=tuple(sorted(line.strip() for line in routes)),
@@ -183,7 +210,7 @@ class Edges:
 
     def main_pid(self) -> int:
         """Of edge2's fabricd; 0: it does not run."""
-        return int(self.guest.run("systemctl show -P MainPID fabricd"))
+        return int(self.run("systemctl show -P MainPID fabricd"))
 
     def wait_restarted(self, pid: int) -> None:
         """Until another process than `pid` is the service, and ready."""

@@ -17,9 +17,9 @@ from lab.process import CommandError, LabError, Process, command, spawn, tail
 SHARE = "/var/lib/lab"
 """Where the guest sees the directory that it shares with the host."""
 
-# Begins on the host's files, as `lab.uml` does. The guest's root is an overlay whose upper layer is in
-# memory: hostfs by itself would give to root what a service makes, and the next guest is to find
-# the lower layer as it was.
+# Begins on the host's files, as `lab.uml` does. The guest's root is an overlay whose upper layer is
+# in memory: hostfs by itself would give to root what a service makes, and the next guest is to
+# find the lower layer as it was.
 INIT = """\
 #!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -37,7 +37,7 @@ mount -t hostfs -o hostfs={host_share} host .{share} ||
 cp .{share}/lab-agent.service etc/systemd/system
 ln -s ../lab-agent.service etc/systemd/system/multi-user.target.wants
 pivot_root . mnt
-exec chroot . /bin/sh -c 'umount -l /mnt; exec /lib/systemd/systemd'
+exec chroot . /lib/systemd/systemd
 """
 
 UNIT = """\
@@ -107,6 +107,7 @@ class Guest:
             self._hear("ready", timeout)
         finally:
             os.close(guests_end)
+        self.run("umount -R -l /mnt")  # the host's files are no longer needed
 
     def run(self, script: str, timeout: float = 60) -> str:
         """Run a shell script (`bash -e`) as root and return its stdout; raises CommandError with
@@ -152,7 +153,9 @@ class Guest:
         while word.encode() not in heard.split(b"\n")[:-1]:
             ready, _, _ = select.select([self._line], [], [], timeout)
             if not ready or not self._alive:
-                raise LabError(f"the guest does not say {word!r}", tail(self._run / "guest.log", 40))
+                raise LabError(
+                    f"the guest does not say {word!r}", tail(self._run / "guest.log", 40)
+                )
             heard += os.read(self._line, 4096)
 
     @property

@@ -32,7 +32,7 @@ FORMS: Final = ("dot", "mermaid", "svg")
 )
 @pass_settings
 def graph(settings: Settings, form: str) -> None:
-    """The fabric's nodes and tunnels as a picture, on stdout."""
+    """The fabric's nodes and tunnels as a picture."""
     click.echo(_projection(form)(_graph(settings)), nl=False)
 
 

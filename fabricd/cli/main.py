@@ -35,6 +35,8 @@ COMMANDS: Final = {
     "pki": Entry(
         "pki", "pki", "The CA and node certificates: make, renew, revoke, show, verify, export."
     ),
+    "drain": Entry("drain", "drain", "Hand the edges of a gateway, this node, to the others."),
+    "undrain": Entry("drain", "undrain", "Let edges come back to a gateway, this node."),
     "confirm": Entry("status", "confirm", "Obey a loss of records that is held."),
     "calico": Entry(
         "calico",

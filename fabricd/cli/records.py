@@ -119,7 +119,7 @@ def _put(settings: Settings, key: str, given: Fields, file: Any) -> None:
             raise Failed(*(f"{fault}; nothing was written" for fault in faults))
         await store.put(key, value)
 
-    _in_store(config, put)
+    in_store(config, put)
     for text in decode(key, value, config.ike.identity).warnings:
         warn(text)
     click.echo(f"{key}: written")
@@ -166,10 +166,10 @@ def _add_reading_verbs(group: click.Group, folder: str, columns: Columns) -> Non
         """Show a record as it is stored."""
         config = settings.config()
         key = f"{folder}/{name}"
-        found = {put.key: put for put in _in_store(config, _list)}.get(key)
+        found = {put.key: put for put in in_store(config, _list)}.get(key)
         if found is None:
             raise Failed(f"{key}: there is no such record: see fabricctl {group.name} list")
-        fields = _fields(found)
+        fields = fields_of(found)
         if fields is None:
             raise Failed(*map(str, decode(key, found.value, config.ike.identity).faults))
         emit(fields, settings.form, lambda wide: _table(columns, [_named(name, fields)], wide))
@@ -181,9 +181,9 @@ def _add_reading_verbs(group: click.Group, folder: str, columns: Columns) -> Non
     def list_(settings: Settings) -> None:
         """Show all records, and those that are rejected."""
         config = settings.config()
-        puts = _in_store(config, _list)
+        puts = in_store(config, _list)
         entries = [
-            _named(put.key.removeprefix(f"{folder}/"), _fields(put))
+            _named(put.key.removeprefix(f"{folder}/"), fields_of(put))
             for put in puts
             if put.key.startswith(f"{folder}/")
         ]
@@ -212,12 +212,12 @@ def _add_reading_verbs(group: click.Group, folder: str, columns: Columns) -> Non
             there = any(put.key == key for put in await store.list())
             return there and await store.delete(key)
 
-        if not _in_store(settings.config(), delete_it):
+        if not in_store(settings.config(), delete_it):
             raise Failed(f"{key}: there is no such record: see fabricctl {group.name} list")
         click.echo(f"{printable(key)}: deleted")
 
 
-def _in_store(config: Config, use: Callable[[Store], Awaitable[T]]) -> T:
+def in_store(config: Config, use: Callable[[Store], Awaitable[T]]) -> T:
     """Run `use` on the config's store. Raises Failed, and Unavailable."""
 
     async def main() -> T:
@@ -234,7 +234,7 @@ async def _list(store: Store) -> tuple[Put, ...]:
     return await store.list()
 
 
-def _fields(put: Put) -> dict[str, Any] | None:
+def fields_of(put: Put) -> dict[str, Any] | None:
     """The record's JSON object; None if it is none."""
     try:
         return msgspec.json.decode(put.value, type=dict[str, Any])
@@ -266,6 +266,7 @@ def _node_columns(entry: Fields, wide: bool) -> dict[str, str]:
     if wide:
         columns["IDENTITY"] = _cell(entry.get("identity"))
         columns["PRIORITY"] = _cell(entry.get("priority"))
+        columns["DRAINED"] = _cell(entry.get("drained"))
     return columns
 
 

@@ -52,9 +52,10 @@ class Pod(click.ParamType):  # type: ignore[type-arg]  # generic only from click
 @click.pass_context
 @pass_settings
 def why(settings: Settings, context: click.Context, source: Address, destination: Address) -> None:
-    """Why two pods can or cannot talk: every hop checked, the first broken one named.
+    """Why two pods can or cannot talk: the first broken hop.
 
-    SRC and DST are addresses of pods. Run it on the node of one of them to have all hops checked.
+    SRC and DST are addresses of pods. Run it on the node of one of them to have every hop checked:
+    elsewhere only the records, and what the nodes publish, can be seen.
 
     Exit status: 0 they can talk, 1 they cannot.
     """

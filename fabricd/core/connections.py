@@ -16,6 +16,12 @@ from fabricd.model import Node
 
 ANY: Final = "%any"
 
+PATIENCE: Final = 10
+WITH_ALTERNATIVES: Final = 3
+RESPONDERS_PATIENCE: Final = 30
+"""Seconds of silence after which a peer is asked whether it lives: an edge asks a gateway, soon
+where another one could take over; who responds would ask a thousand, and has nowhere to go."""
+
 LIFE: Final = 24
 """Hours after which an initiator authenticates anew: so a peer's new certificate is seen, and one
 that is revoked or expired refused, whatever else was missed."""
@@ -47,7 +53,7 @@ def connections(self: Node | None, found: tuple[Peering, ...], around: Surroundi
         if peering.initiate:
             peer = peering.peer.name
             occasion = f"{_term(peer, around.hour)} {doubted.get(peer, '')}"
-        conn = _conn(self, peering, around.identity, occasion)
+        conn = _conn(self, peering, around.identity, occasion, _patience(peering))
         conns[conn.name] = conn
         carried[conn.name] = peering.carried
         names = sorted(conn.child_name(child) for child in peering.carried) or [""]
@@ -57,13 +63,22 @@ def connections(self: Node | None, found: tuple[Peering, ...], around: Surroundi
     return Connections(conns, carried, tunnels)
 
 
-def _conn(self: Node, peering: Peering, identity: Identity, occasion: str) -> Conn:
+def _patience(peering: Peering) -> int:
+    if not peering.initiate:
+        return RESPONDERS_PATIENCE
+    return WITH_ALTERNATIVES if peering.alternatives else PATIENCE
+
+
+def _conn(self: Node, peering: Peering, identity: Identity, occasion: str, patience: int) -> Conn:
     """`occasion`: what it is to authenticate anew for."""
     # The responder takes the peer from wherever it comes, its certificate decides: so a peer
     # that moves or sits behind NAT changes nothing here, and needs no record's change.
     endpoint = peering.peer.endpoint if peering.initiate else None
     remote_addrs = (endpoint or ANY,)
-    parts = (self.identity, peering.peer.identity, *remote_addrs, identity.digest, occasion)
+    parts = (
+        *(self.identity, peering.peer.identity, *remote_addrs),
+        *(identity.digest, occasion, str(patience)),
+    )
     return Conn(
         name=conn_name(peering.peer.name),
         digest=sha256("\0".join(parts).encode()).hexdigest()[:8],
@@ -72,6 +87,7 @@ def _conn(self: Node, peering: Peering, identity: Identity, occasion: str) -> Co
         local_id=self.identity,
         remote_id=peering.peer.identity,
         remote_addrs=remote_addrs,
+        dpd=patience,
     )
 
 

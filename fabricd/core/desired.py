@@ -11,6 +11,7 @@ from typing import Final
 
 from fabricd.core.action import Tunnel
 from fabricd.core.connections import connections
+from fabricd.core.doors import Doors, doors
 from fabricd.core.routing import kernel_state, unroutable
 from fabricd.core.state import Child, Conn, KernelState
 from fabricd.core.surroundings import Surroundings
@@ -37,6 +38,8 @@ class DesiredState:
     """By connection: what this node has to initiate; empty where the peer does."""
     ike: bool = True
     """Whether anything is known about charon's part."""
+    doors: Doors = field(default_factory=dict)
+    """A gateway's routes to edges; those that are open are in `kernel` too."""
     unroutable: tuple[tuple[str, Prefix, Prefix], ...] = ()
     """Peer, its subnet, and what of this node's own that lies in: no route leads there."""
     kept_links: frozenset[str] = frozenset()
@@ -52,7 +55,7 @@ def desired(
 ) -> DesiredState:
     """Derive the state of the node `around.name`."""
     self = nodes.get(around.name)
-    found = peerings(self, nodes, communities) if self else ()
+    found = peerings(self, nodes, communities, dict(around.unfit)) if self else ()
     identity = around.identity
     ike = connections(self, found, around)
     return DesiredState(
@@ -67,6 +70,7 @@ def desired(
         carried=ike.carried,
         tunnels=ike.tunnels,
         ike=identity is not None,
+        doors=doors(self, found, nodes, around),
         unroutable=tuple(
             (peering.peer.name, remote, net)
             for peering in found

@@ -7,8 +7,8 @@ from typing import Final
 
 from fabricd.core.facts import PeerView
 from fabricd.core.hop import Hop
-from fabricd.core.sas import pair_of
 from fabricd.core.site import Site
+from fabricd.core.tunnels import pair_of
 from fabricd.model import Prefix, family, network
 
 STRONGSWAN: Final = "start it: systemctl start strongswan; its log says why it ended"

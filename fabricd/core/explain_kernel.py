@@ -8,7 +8,7 @@ from fabricd.core.facts import Lookup
 from fabricd.core.hop import Hop
 from fabricd.core.ownership import RULE_PRIORITY, TABLE
 from fabricd.core.plan import describe_route
-from fabricd.core.routing import FORWARDING, TUNNEL_METRIC
+from fabricd.core.routing import FORWARDING
 from fabricd.core.site import Site
 from fabricd.core.state import KernelState
 from fabricd.core.surroundings import USERSPACE_LINK
@@ -21,7 +21,7 @@ def kernel_hops(site: Site) -> Iterator[Hop]:
     if kernel is None:
         yield Hop.unknown("kernel", site.here.kernel_fault, "run as root")
         return
-    yield _rule(site, kernel)
+    yield from _rule(site, kernel)
     yield _route(site, kernel)
     yield _forwarding(site, kernel)
     yield from _way_out(site)
@@ -30,14 +30,17 @@ def kernel_hops(site: Site) -> Iterator[Hop]:
     yield _filter(site)
 
 
-def _rule(site: Site, kernel: KernelState) -> Hop:
+def _rule(site: Site, kernel: KernelState) -> Iterator[Hop]:
     key = family(site.here.remote), RULE_PRIORITY
     wanted, found = site.here.desired.kernel.rules.get(key), kernel.rules.get(key)
     words = f"{RULE_PRIORITY}: from all lookup {TABLE}"
-    if found is None or (wanted is not None and found != wanted):
+    if wanted is None:
+        return  # nothing is in that table here
+    if found != wanted:
         what = "is missing" if found is None else "is another"
-        return Hop.broken("rule", f"the rule {words} {what}", site.repair)
-    return Hop.ok("rule", words)
+        yield Hop.broken("rule", f"the rule {words} {what}", site.repair)
+    else:
+        yield Hop.ok("rule", words)
 
 
 def _route(site: Site, kernel: KernelState) -> Hop:
@@ -50,18 +53,21 @@ def _route(site: Site, kernel: KernelState) -> Hop:
                 "routed to the peer",
                 "give one of the two another network",
             )
-    key = TABLE, remote, TUNNEL_METRIC
-    wanted, found = site.here.desired.kernel.routes.get(key), kernel.routes.get(key)
-    if found is None:
-        route = describe_route(wanted) if wanted else f"{remote} table {TABLE}"
-        return Hop.broken("route", f"the route {route} is missing", site.repair)
-    if wanted is not None and found != wanted:
+    for route in site.routes:
+        found = kernel.routes.get((route.table, route.prefix, route.metric))
+        if found is None:
+            return Hop.broken("route", f"the route {describe_route(route)} is missing", site.repair)
+        if found != route:
+            return Hop.broken(
+                "route",
+                f"the route {describe_route(route)} is another: {describe_route(found)}",
+                site.repair,
+            )
+    if not site.routes:
         return Hop.broken(
-            "route",
-            f"the route {describe_route(wanted)} is another: {describe_route(found)}",
-            site.repair,
+            "route", f"nothing can lead to {remote}", "see the warnings of fabricctl status"
         )
-    return Hop.ok("route", describe_route(found))
+    return Hop.ok("route", ", ".join(map(describe_route, site.routes)))
 
 
 def _forwarding(site: Site, kernel: KernelState) -> Hop:
@@ -100,9 +106,7 @@ def _delivery(site: Site) -> Iterator[Hop]:
 
 
 def _tunnel_link(site: Site) -> str:
-    key = TABLE, site.pair.remote, TUNNEL_METRIC
-    route = site.here.desired.kernel.routes.get(key)
-    return (route.link if route else None) or "a tunnel"
+    return next((route.link for route in site.routes if route.link), "a tunnel")
 
 
 def _words(way: Lookup) -> str:

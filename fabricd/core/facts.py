@@ -173,3 +173,9 @@ class Facts:
     published_fault: str = ""
     here: Here | None = None
     """None: neither address is behind this node, or they never meet on it."""
+
+    @property
+    def views(self) -> Mapping[str, NodeView]:
+        """What nodes say, this one's daemon before what it has published."""
+        own = {} if self.daemon is None else {self.name: self.daemon}
+        return {**self.published, **own}

@@ -141,8 +141,8 @@ def dot(found: Graph) -> str:
         style = "solid" if arc.level in SOLID else "dashed"
         lines.append(
             f"  {_dot([arc.initiator])} -> {_dot([arc.responder])} "
-            f'[color="{COLOURS[arc.level]}", style={style}, label={_dot([_caption(arc)])}, '
-            f"tooltip={_dot([str(arc)])}];"
+            f'[color="{COLOURS[arc.level]}", style={style}, label={_dot([_caption(arc)])},\n'
+            f"    tooltip={_dot([str(arc)])}];"
         )
     return "\n".join([*lines, "}", ""])
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
 
-from fabricd.core.facts import Records
+from fabricd.core.facts import NodeView, Records
 from fabricd.core.state import Child
 from fabricd.core.topology import Peering, peerings
-from fabricd.model import Address, Node, Prefix, network
+from fabricd.model import Address, Node, Prefix, Role, network
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Meeting:
 
     @property
     def carried(self) -> bool:
-        """Whether a CHILD_SA is needed here; if not, another gateway has the pair."""
+        """Whether the records would have the pair here, not at another gateway."""
         return self.pair in self.peering.carried
 
 
@@ -59,15 +60,32 @@ def _parsed(text: Address) -> IPv4Address | IPv6Address:
     return ip_address(text)
 
 
-def meeting(records: Records, source: Address, destination: Address) -> Meeting | None:
-    """The peering that takes packets from `source` to `destination`, the one that carries them if
-    there are several; None: there is none.
+def meeting(
+    records: Records,
+    source: Address,
+    destination: Address,
+    views: Mapping[str, NodeView] = MappingProxyType({}),
+) -> Meeting | None:
+    """The peering that takes packets from `source` to `destination`; None: there is none.
+
+    Of several gateways it is the one that the edge says it uses now (`views`: what nodes say, by
+    node), or else the one where the records would have it.
     """
-    found = []
+    found: list[Meeting] = []
     targets = {node.name for node in owners(records.nodes, destination)}
     for node in owners(records.nodes, source):
         for peering in peerings(node, records.nodes, records.communities):
             if peering.peer.name in targets:
                 pair = Child(_subnet(node, source), _subnet(peering.peer, destination))
                 found.append(Meeting(node, peering.peer, peering, pair))
-    return min(found, key=lambda each: (not each.carried, each.nodes), default=None)
+    return min(
+        found, key=lambda each: (not _used(each, views), not each.carried, each.nodes), default=None
+    )
+
+
+def _used(each: Meeting, views: Mapping[str, NodeView]) -> bool:
+    """Whether the edge of the two says that its packets go this way."""
+    ends = (each.source, each.destination)
+    edge, gateway = ends if each.source.role is Role.EDGE else ends[::-1]
+    view = views[edge.name].peers.get(gateway.name) if edge.name in views else None
+    return view is not None and view.up and view.state != "standby"

@@ -22,8 +22,9 @@ from fabricd.core.ownership import (
     owns_conn,
     owns_link,
 )
-from fabricd.core.sas import sa_actions, sas_by_conn
+from fabricd.core.sas import sa_actions
 from fabricd.core.state import IfAddress, IkeState, KernelState, Link, Route, RouteKind, Rule
+from fabricd.core.tunnels import sas_by_conn
 from fabricd.core.turns import next_turn
 
 ORDER: Final = (
@@ -79,8 +80,8 @@ def plan(
     """The actions that lead from what is observed to what is desired, in order.
 
     A part that could not be observed is None and left alone. `removals=False` while the source
-    of records is not in sync: nothing that is there is taken away then, but for the IKE_SAs whose
-    peers' certificates are not valid (any more): `distrusted`, unique id to reason.
+    of records is not in sync: nothing that is there is taken away then, but for doors, and for the
+    IKE_SAs whose peers' certificates are not valid (any more): `distrusted`, unique id to reason.
     """
     actions: list[Action] = []
     if kernel is not None:
@@ -89,7 +90,9 @@ def plan(
         trusted = tuple(sa for sa in ike.sas if sa.id not in distrusted)
         actions += _ike(desired, replace(ike, sas=trusted))
     if not removals:
-        actions = [action for action in actions if action.kind not in REMOVALS]
+        # A door is closed whatever the source does: it has nothing to do with records.
+        own_time = {route for ways in desired.doors.values() for route in ways}
+        actions = [a for a in actions if a.kind not in REMOVALS or a.item in own_time]
     if ike is not None:
         actions += _cut_off(ike, distrusted)
     return tuple(sorted(actions, key=_position))
@@ -242,7 +245,9 @@ def describe_route(route: Route) -> str:
 
 
 def _describe_rule(rule: Rule) -> str:
-    return f"{rule.priority}: from all lookup {rule.table} (IPv{rule.family})"
+    to = f" to {rule.to}" if rule.to is not None else ""
+    suppress = "" if rule.suppress is None else f" suppress_prefixlength {rule.suppress}"
+    return f"{rule.priority}: from all{to} lookup {rule.table}{suppress} (IPv{rule.family})"
 
 
 def _describe_address(item: IfAddress) -> str:

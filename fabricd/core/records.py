@@ -161,8 +161,9 @@ class _Reader:
 def _node(reader: _Reader, name: str, identity_template: str) -> Node:
     reader.require("subnets")
     role = reader.take("role", Literal["edge", "cloud"], Role, Role.EDGE)
-    if role is Role.EDGE and reader.raw.get("priority") is not None:
-        reader.warn("priority means something only for role cloud")
+    for field in ("priority", "drained"):
+        if role is Role.EDGE and reader.raw.get(field) is not None:
+            reader.warn(f"{field} means something only for role cloud")
     return Node(
         name=name,
         role=role,
@@ -173,6 +174,7 @@ def _node(reader: _Reader, name: str, identity_template: str) -> Node:
             "identity", str, check_identity, identity_template.replace("{name}", name)
         ),
         priority=reader.take("priority", int, int, 100),
+        drained=reader.take("drained", bool, bool, False),
     )
 
 

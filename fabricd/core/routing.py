@@ -53,12 +53,23 @@ def kernel_state(
         links={link.name: link for link in links},
         addresses={(item.link, item.address): item for item in addresses},
         routes={(r.table, r.prefix, r.metric): r for r in routes},
-        rules={
-            (number, RULE_PRIORITY): Rule(number, RULE_PRIORITY, TABLE)
-            for number in sorted(families)
-        },
+        rules={(rule.family, rule.priority): rule for rule in _rules(self, families, around)},
         sysctls={FORWARDING[n]: Sysctl(FORWARDING[n], "1") for n in sorted(forwarded)},
     )
+
+
+def _rules(self: Node | None, families: set[int], around: Surroundings) -> list[Rule]:
+    """Our table before all others; on a gateway, what the main table knows of parts of the
+    fabric's networks before that. A route to a whole network is never followed there: with two
+    gateways each learns the other's, and packets to what neither carries would go to and fro.
+    """
+    result = [Rule(number, RULE_PRIORITY, TABLE) for number in sorted(families)]
+    if self is not None and self.role is Role.CLOUD:
+        result += [
+            Rule(family(net), RULE_PRIORITY - 1 - place, MAIN_TABLE, net, network(net).prefixlen)
+            for place, net in enumerate(sorted(around.networks))
+        ]
+    return result
 
 
 def _fail_closed(self: Node | None, nodes: Collection[Node], around: Surroundings) -> list[Route]:
@@ -86,15 +97,15 @@ def _fail_closed(self: Node | None, nodes: Collection[Node], around: Surrounding
 
 def _refused(self: Node | None, nodes: Collection[Node], around: Surroundings) -> list[Prefix]:
     """What is not to be reached without a tunnel."""
-    refused = set() if self and self.role is Role.CLOUD else set(around.networks)
+    refused = set(around.networks)
     for node in nodes:
         if node is self or (self and Role.CLOUD is self.role is node.role):
             continue
-        refused |= {s for s in node.subnets if not _within(s, around.networks)}
+        refused |= {s for s in node.subnets if not within(s, around.networks)}
     if self is None:
         # A machine of the cluster that is no gateway (any more): its pods are the cluster's own.
         own = [_host(a) for a in around.local_addresses]
-        refused = {net for net in refused if not any(_within(host, [net]) for host in own)}
+        refused = {net for net in refused if not any(within(host, [net]) for host in own)}
     return sorted(refused)
 
 
@@ -107,11 +118,11 @@ def _outside(nodes: Iterable[Node], routes: Collection[Route], around: Surroundi
     shared = [net for net in around.networks if any(_overlap(net, o) for o in around.outside)]
     endpoints: set[Prefix] = set()
     if shared:  # seldom, and there may be many nodes
-        endpoints = {e for e in map(endpoint_prefix, nodes) if e is not None and _within(e, shared)}
+        endpoints = {e for e in map(endpoint_prefix, nodes) if e is not None and within(e, shared)}
     return [
         Route(TABLE, net, RouteKind.THROW, metric=FAIL_CLOSED_METRIC)
         for net in sorted(endpoints.union(around.outside))
-        if _within(net, caught)
+        if within(net, caught)
     ]
 
 
@@ -119,13 +130,13 @@ def unroutable(remote: Prefix, around: Surroundings) -> Prefix | None:
     """The network of this node, or its store, that a peer's subnet lies in: it can't be routed
     into a tunnel without cutting the node off from that.
     """
-    return next((net for net in around.outside if _within(remote, [net])), None)
+    return next((net for net in around.outside if within(remote, [net])), None)
 
 
 def _to_peers(self: Node | None, found: tuple[Peering, ...], around: Surroundings) -> list[Route]:
-    if self is None or around.tunnel_link is None:
-        return []
-    sources = {n: _source(self, n, around) for n in (4, 6)}
+    if self is None or self.role is Role.CLOUD or around.tunnel_link is None:
+        return []  # a gateway's are doors
+    sources = {n: source(self, n, around) for n in (4, 6)}
     remotes = sorted({child.remote for peering in found for child in peering.carried})
     return [
         Route(
@@ -140,7 +151,7 @@ def _to_peers(self: Node | None, found: tuple[Peering, ...], around: Surrounding
     ]
 
 
-def _source(self: Node, number: int, around: Surroundings) -> Address | None:
+def source(self: Node, number: int, around: Surroundings) -> Address | None:
     """An address of the node inside its own subnets, so that the node itself fits the traffic
     selectors: an edge's gateway address, on a gateway whichever the cluster's CNI has set.
     """
@@ -148,12 +159,13 @@ def _source(self: Node, number: int, around: Surroundings) -> Address | None:
     if self.role is Role.EDGE:
         return first_host(subnets[0]) if subnets else None
     inside = (
-        a for a in around.local_addresses if family(a) == number and _within(_host(a), subnets)
+        a for a in around.local_addresses if family(a) == number and within(_host(a), subnets)
     )
     return min(inside, default=None)
 
 
-def _within(subnet: Prefix, networks: Iterable[Prefix]) -> bool:
+def within(subnet: Prefix, networks: Iterable[Prefix]) -> bool:
+    """Whether one of `networks` holds all of `subnet`."""
     inner = network(subnet)
     return any(
         family(outer) == family(subnet) and inner.subnet_of(network(outer))  # type: ignore[arg-type]

@@ -7,72 +7,23 @@ the initiator collapses duplicates: two that both tidy up tear down each other's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from fabricd.core.action import Action, Disruption, Kind, Tunnel
 from fabricd.core.desired import DesiredState
-from fabricd.core.ownership import owns_conn
 from fabricd.core.state import Child, ChildSa, Conn, IkeSa, IkeState, parse_child_name
+from fabricd.core.tunnels import ESTABLISHED, GOING, UP, carries, installed, pair_of, sas_by_conn
 
-UP: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING"})
-"""States of a CHILD_SA that carries traffic (child_sa_state_t of strongSwan). REKEYED is the
-old one of two while it lasts."""
-
-GOING: Final = frozenset({"DELETING", "DELETED", "REKEYED"})
-"""States of a CHILD_SA that the peer has been told to delete, or will be."""
-
-ESTABLISHED: Final = frozenset({"ESTABLISHED", "REKEYING"})
-"""States of an IKE_SA that can carry CHILD_SAs (ike_sa_state_t of strongSwan)."""
-
-
-def pair_of(sa: ChildSa) -> Child | None:
-    """The pair of subnets that a CHILD_SA was made for, by its name; None if not by us."""
-    parsed = parse_child_name(sa.name)
-    return parsed.pair if parsed else None
-
-
-def carries(sa: ChildSa) -> bool:
-    """Whether a CHILD_SA carries all of its pair now: it is up, and the peer has not narrowed
-    its traffic selectors (RFC 7296, 2.9).
-    """
-    pair = pair_of(sa)
-    return (
-        pair is not None
-        and sa.state in UP
-        and sa.local == {pair.local}
-        and sa.remote == {pair.remote}
-    )
-
-
-def installed(sas: Iterable[IkeSa]) -> frozenset[Child]:
-    """The pairs that some CHILD_SA of these IKE_SAs carries now."""
-    return frozenset(
-        pair
-        for sa in sas
-        for child in sa.children
-        if carries(child) and (pair := pair_of(child)) is not None
-    )
-
-
-def sas_by_conn(ike: IkeState) -> dict[str, list[IkeSa]]:
-    """Our IKE_SAs by connection, newest last."""
-    result: dict[str, list[IkeSa]] = {}
-    for sa in sorted(ike.sas, key=lambda sa: sa.id):
-        if owns_conn(sa.conn):
-            result.setdefault(sa.conn, []).append(sa)
-    return result
+LINGER: Final = 5
+"""Seconds that an edge keeps the old way when it moves to another gateway: the cluster's routes
+follow the new one meanwhile."""
 
 
 def sa_actions(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
     """What has to happen to the SAs."""
     by_conn = sas_by_conn(ike)
-    settled = frozenset(
-        pair
-        for name, pairs in desired.carried.items()
-        for pair in pairs & installed(by_conn.get(name, []))
-    )
     for name, sas in by_conn.items():
         conn = desired.conns.get(name)
         if conn is None:
@@ -82,7 +33,21 @@ def sa_actions(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
             yield from _unwanted_children(conn, sas)
     for name, tunnels in desired.tunnels.items():
         if tunnels:
+            settled = _settled(name, desired, by_conn)
             yield from _as_initiator(desired.conns[name], tunnels, by_conn.get(name, []), settled)
+
+
+def _settled(
+    conn: str, desired: DesiredState, by_conn: Mapping[str, list[IkeSa]]
+) -> frozenset[Child]:
+    """The pairs that a CHILD_SA carries where they belong: in this connection, or for a while now
+    in that to another gateway, so that the cluster has heard of it.
+    """
+    return frozenset(
+        pair
+        for name, pairs in desired.carried.items()
+        for pair in pairs & installed(by_conn.get(name, []), age=0 if name == conn else LINGER)
+    )
 
 
 def _unwanted_children(conn: Conn, sas: list[IkeSa]) -> Iterator[Action]:
@@ -97,9 +62,7 @@ def _unwanted_children(conn: Conn, sas: list[IkeSa]) -> Iterator[Action]:
 def _as_initiator(
     conn: Conn, tunnels: tuple[Tunnel, ...], sas: list[IkeSa], settled: frozenset[Child]
 ) -> Iterator[Action]:
-    """`settled`: pairs that a CHILD_SA carries where they belong. A pair that has moved to
-    another gateway stays here until it is settled there.
-    """
+    """A pair that has moved to another gateway stays here until it is settled there."""
     established = [sa for sa in sas if sa.state in ESTABLISHED]
     names = {tunnel.child for tunnel in tunnels}
     complete = True

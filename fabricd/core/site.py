@@ -7,9 +7,10 @@ from typing import Final
 
 from fabricd.core.facts import Facts, Here, NodeView, PeerView
 from fabricd.core.meeting import Meeting
-from fabricd.core.ownership import conn_name
-from fabricd.core.sas import ESTABLISHED, installed, sas_by_conn
-from fabricd.core.state import Child, IkeSa
+from fabricd.core.ownership import TABLE, conn_name
+from fabricd.core.routing import TUNNEL_METRIC
+from fabricd.core.state import Child, IkeSa, Route
+from fabricd.core.tunnels import ESTABLISHED, installed, sas_by_conn
 from fabricd.model import Node
 
 START: Final = "start fabricd, which puts it back: systemctl start fabricd"
@@ -54,6 +55,13 @@ class Site:
         """The two subnets, seen from this node."""
         pair = self.found.pair
         return pair if self.outward else Child(pair.remote, pair.local)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """What leads to the peer's subnet when all is well: an edge's route, a gateway's doors."""
+        wanted, remote = self.here.desired, self.pair.remote
+        own = wanted.kernel.routes.get((TABLE, remote, TUNNEL_METRIC))
+        return wanted.doors.get(remote, ()) or ((own,) if own is not None else ())
 
     # ------------------------------------------------------------ what charon has
 

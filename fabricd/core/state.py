@@ -73,11 +73,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Rule:
-    """A routing policy rule of ours, `from all lookup TABLE`."""
+    """A routing policy rule of ours: `from all lookup TABLE`, perhaps narrowed."""
 
     family: int
     priority: int
     table: int
+    to: Prefix | None = None
+    """`to PREFIX`; None: everything."""
+    suppress: int | None = None
+    """`suppress_prefixlength N`: routes to prefixes of this length and shorter don't count."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -141,6 +145,8 @@ class Conn:
     remote_id: str = field(default="", compare=False)
     remote_addrs: tuple[str, ...] = field(default=(), compare=False)
     """Where to find the peer; `%any`: it comes to us."""
+    dpd: int = field(default=10, compare=False)
+    """Seconds of silence after which the peer is asked whether it lives."""
 
     def child_name(self, child: Child) -> str:
         """The child's name in charon."""

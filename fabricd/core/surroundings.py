@@ -55,6 +55,8 @@ class Surroundings:
     connected to, and its store."""
     hour: int = 0
     """Hours since the epoch: what is due by the clock depends on it."""
+    unfit: tuple[tuple[str, int], ...] = ()
+    """Gateways that this edge finds less fit than others, and how much (`core.fitness`)."""
     doubted: tuple[tuple[str, str], ...] = ()
     """Peers whose certificates do not cover what their records claim: perhaps they have others by
     now. Each with a text that changes when it is time to ask anew."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 from fabricd.core.state import Child
@@ -17,6 +18,11 @@ from fabricd.model import Community, Node, Prefix, Role, family
 MAX_PAIRS: Final = 1024
 """Pairs of subnets between two nodes: each is a child of one connection, and charon takes no
 message over 512 KB (VICI_MESSAGE_SIZE_MAX)."""
+
+
+DRAINED: Final = 1.5
+"""How unfit a drained gateway is: more than one on probation, less than one that is away
+(`core.fitness`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Peering:
     stands by."""
     obstacle: str = ""
     """Why no tunnel is possible, if so."""
+    alternatives: bool = False
+    """Other gateways could carry some of it too."""
 
     @property
     def standby(self) -> bool:
@@ -54,9 +62,12 @@ def memberships(
 
 
 def peerings(
-    self: Node, nodes: Mapping[str, Node], communities: Mapping[str, Community]
+    self: Node,
+    nodes: Mapping[str, Node],
+    communities: Mapping[str, Community],
+    unfit: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Peering, ...]:
-    """All peerings of `self`, sorted by the peer's name."""
+    """All peerings of `self`, sorted by the peer's name. `unfit`: as for `choose_gateway`."""
     tokens = memberships(nodes, communities)
     gateways = [node for node in nodes.values() if node.role is Role.CLOUD]
     result = []
@@ -66,11 +77,17 @@ def peerings(
         shared = tokens[self.name] & tokens[peer.name]
         if self.role is peer.role is Role.EDGE and not shared:
             continue
-        result.append(_peering(self, peer, shared, gateways))
+        result.append(_peering(self, peer, shared, gateways, unfit))
     return tuple(sorted(result, key=lambda peering: peering.peer.name))
 
 
-def _peering(self: Node, peer: Node, shared: frozenset[str], gateways: list[Node]) -> Peering:
+def _peering(
+    self: Node,
+    peer: Node,
+    shared: frozenset[str],
+    gateways: list[Node],
+    unfit: Mapping[str, int],
+) -> Peering:
     children = frozenset(
         Child(local, remote)
         for local in self.subnets
@@ -80,7 +97,7 @@ def _peering(self: Node, peer: Node, shared: frozenset[str], gateways: list[Node
     carried = children
     if peer.role is Role.CLOUD:
         carried = frozenset(
-            c for c in children if choose_gateway(self.name, c.remote, gateways) == peer.name
+            c for c in children if choose_gateway(self.name, c.remote, gateways, unfit) == peer.name
         )
     elif self.role is Role.CLOUD:
         carried = frozenset(
@@ -101,7 +118,12 @@ def _peering(self: Node, peer: Node, shared: frozenset[str], gateways: list[Node
             else f"{target.name} has no endpoint to be reached at"
         )
     because = tuple(sorted(shared)) if self.role is peer.role else ()
-    return Peering(peer, because, initiate, children, carried, obstacle)
+    gateway = {Role.CLOUD: peer}.get(peer.role, self)
+    alternatives = self.role is not peer.role and any(
+        other.name != gateway.name and not set(other.subnets).isdisjoint(gateway.subnets)
+        for other in gateways
+    )
+    return Peering(peer, because, initiate, children, carried, obstacle, alternatives)
 
 
 def initiates(self: Node, peer: Node) -> bool:
@@ -117,20 +139,39 @@ def initiates(self: Node, peer: Node) -> bool:
     return self.name < peer.name
 
 
-def choose_gateway(edge: str, subnet: Prefix, gateways: Iterable[Node]) -> str | None:
+def choose_gateway(
+    edge: str,
+    subnet: Prefix,
+    gateways: Iterable[Node],
+    unfit: Mapping[str, int] = MappingProxyType({}),
+) -> str | None:
     """The gateway through which `edge` reaches `subnet`, or None if no gateway has it.
 
-    One that can be reached before one without an endpoint, then the highest priority; among
-    equal ones the highest rendezvous hash (Thaler and Ravishankar, 1998), so that edges divide
-    among them and a gateway more or less moves only its own share.
+    `unfit`: gateways that the edge finds less fit than others at the moment, and how much (0: not
+    at all). Only the edge knows; for everybody else the answer is where the edge belongs. One that
+    is drained comes after those that work, and before those that don't.
     """
-    having = [gateway for gateway in gateways if subnet in gateway.subnets]
-    best = max(
-        having,
-        key=lambda g: (g.endpoint is not None, g.priority, _weight(edge, g.name)),
+    having = list(gateways)
+    drained = {gateway.name for gateway in having if gateway.drained}
+    return min(
+        rank_gateways(edge, subnet, having),
+        key=lambda name: unfit.get(name, 0) + (DRAINED if name in drained else 0),
         default=None,
     )
-    return best.name if best else None
+
+
+def rank_gateways(edge: str, subnet: Prefix, gateways: Iterable[Node]) -> list[str]:
+    """The gateways that have `subnet`, from the one where `edge` belongs to its last resort.
+
+    Those that can be reached before those without an endpoint, then by priority; among equal ones
+    by rendezvous hash (Thaler and Ravishankar, 1998), so that edges divide among them and a gateway
+    more or less moves only its own share.
+    """
+    having = [gateway for gateway in gateways if subnet in gateway.subnets]
+    having.sort(
+        key=lambda g: (g.endpoint is not None, g.priority, _weight(edge, g.name)), reverse=True
+    )
+    return [gateway.name for gateway in having]
 
 
 def _weight(edge: str, gateway: str) -> bytes:

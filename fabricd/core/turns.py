@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fabricd.core.sas import UP
 from fabricd.core.state import Conn, IkeSa, parse_child_name
+from fabricd.core.tunnels import UP
 
 
 def next_turn(conn: Conn, observed: Conn | None, sas: Iterable[IkeSa]) -> Conn:

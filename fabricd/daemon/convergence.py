@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from fabricd.core.desired import DesiredState
-from fabricd.core.sas import ESTABLISHED, carries, sas_by_conn
 from fabricd.core.state import Child, Conn, IkeSa, IkeState
+from fabricd.core.tunnels import ESTABLISHED, carries, sas_by_conn
 
 
 class Convergence:

@@ -33,17 +33,13 @@ class Recent:
     def __init__(self) -> None:
         self._ring: deque[Change] = deque(maxlen=KEPT)
         self._pending: set[tuple[str, str]] = set()
-        self._passes = 0
 
     def __iter__(self) -> Iterator[Change]:
         """The newest first."""
         return reversed(self._ring)
 
     def note(self, picture: Picture, now: float) -> None:
-        """A pass may be over; `now` in Unix seconds."""
-        if picture.passes == self._passes:
-            return
-        self._passes = picture.passes
+        """A pass may be over; `now` in Unix seconds. To be told of one twice does no harm."""
         pending = set()
         for action in picture.actions:
             error = picture.failures.get(action.name, "")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 import structlog
@@ -20,11 +19,12 @@ from fabricd.core.action import Action, Part
 from fabricd.core.desired import desired
 from fabricd.core.events import Event, Lost
 from fabricd.core.plan import foreign_link, plan
-from fabricd.core.rib import InForce, Rib
+from fabricd.core.rib import Rib
 from fabricd.core.state import IkeState, KernelState, Link
-from fabricd.core.surroundings import Surroundings, connected, local_addresses, tunnel_link
+from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.causes import DRIFT, SHOWN_KEYS, Causes
 from fabricd.daemon.convergence import Convergence
+from fabricd.daemon.derive import Deriver
 from fabricd.daemon.executor import Executor
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
@@ -67,15 +67,14 @@ class Reconciler:
         self.traffic = Traffic()
         self.keyring = keyring
         self.trust = Trust(wall_clock)
-        self._around = around
+        self._deriver = Deriver(around, keyring, self.trust, clock, wall_clock)
+        self._failed: Container[str] = ()
         self._kernel = kernel
         self._charon = charon
         self._clock = clock
-        self._now = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._wakeup = Wakeup()
         self._kernel_stale = self._ike_stale = True
-        self._userspace_esp: bool | None = None
         self._causes = Causes()
         self._changed: dict[str, float] = {}
         """Keys of records that have changed since the last pass, with the time of it."""
@@ -90,7 +89,6 @@ class Reconciler:
         empty = rib.in_force()
         self.picture = Picture(empty, desired({}, {}, around))
         self._executor = Executor(kernel, charon, keyring, self.picture)
-        self._derived_from: tuple[InForce, Surroundings] | None = None
 
     # ------------------------------------------------------------ what says "look again"
 
@@ -177,9 +175,7 @@ class Reconciler:
             ike = await self._charon.observe()
         except Unavailable as error:
             away[error.part] = error.reason
-        around = self._surroundings(kernel or KernelState())
-        in_force = self.rib.in_force()
-        wanted = desired(in_force.nodes, in_force.communities, around)
+        wanted = self._deriver.derive(self.rib.in_force(), kernel or KernelState())
         actions = plan(
             wanted, kernel, ike, removals=self.rib.synced, distrusted=self.trust.distrusted
         )
@@ -195,6 +191,7 @@ class Reconciler:
         beat: float = SWEEP,
     ) -> None:
         """Reconcile for ever; `after_pass` is called at least every `beat` seconds."""
+        self._failed = initiator.errors
         await self._wait_for_records()
         reasons: tuple[str, ...] = ("start",)
         self._sweep_at = self._clock() + SWEEP
@@ -324,7 +321,7 @@ class Reconciler:
         try:
             picture.ike = await self._charon.observe()
             self._ike_seen_at = self._clock()
-            self._userspace_esp = picture.ike.userspace_esp
+            self._deriver.saw(picture.ike, self.rib.in_force(), self._failed)
             self.traffic.update(picture.ike)
             peers = (peering.peer for peering in picture.desired.peerings)
             self.trust.update(picture.ike, peers, self.keyring.credentials)
@@ -336,16 +333,12 @@ class Reconciler:
     def _derive(self) -> None:
         picture = self.picture
         kernel = picture.kernel or KernelState()
-        around = self._surroundings(kernel)
         in_force = self.rib.in_force()
-        before = self._derived_from
-        if before is not None and before[0] is in_force and before[1] == around:
+        old, picture.desired = picture.desired, self._deriver.derive(in_force, kernel)
+        if picture.desired is old:
             return
-        old = picture.desired
         self._log_rejections(in_force.rejected)
         picture.in_force = in_force
-        picture.desired = desired(in_force.nodes, in_force.communities, around)
-        self._derived_from = in_force, around
         foreign = foreign_link(picture.desired, kernel)
         if foreign != self._foreign and picture.kernel is not None:
             self._foreign = foreign
@@ -361,17 +354,6 @@ class Reconciler:
             log.warning("record rejected", key=item.key, field=item.field, reason=item.reason)
         for key in sorted({item.key for item in before} - {item.key for item in now}):
             log.info("record is no longer rejected", key=key)
-
-    def _surroundings(self, kernel: KernelState) -> Surroundings:
-        return replace(
-            self._around,
-            tunnel_link=tunnel_link(kernel, self._userspace_esp),
-            local_addresses=local_addresses(kernel),
-            outside=tuple(sorted({*self._around.outside, *connected(kernel, self._around.bridge)})),
-            identity=self.keyring.identity,
-            hour=int(self._now() // 3600),
-            doubted=self.trust.doubted,
-        )
 
     def _forget_peers(self, initiator: Initiator) -> None:
         """A peer that is gone leaves no series behind."""

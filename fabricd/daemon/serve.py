@@ -18,10 +18,16 @@ import structlog
 import trio
 from prometheus_client.exposition import choose_encoder
 
+from fabricd.daemon.page import POLICY
 from fabricd.daemon.web import Request, Response, Routes, Server
 from fabricd.metrics import Metrics
 
 JSON = "application/json"
+PAGE_HEADERS = (
+    ("content-security-policy", f"{POLICY}; frame-ancestors 'none'"),
+    ("x-content-type-options", "nosniff"),
+)
+
 HTML = "text/html; charset=utf-8"
 
 log = structlog.get_logger()
@@ -65,7 +71,7 @@ def page_routes(refresh: Callable[[], Awaitable[None]], page: Callable[[], bytes
 
     async def get_page(_: Request) -> Response:
         await refresh()
-        return Response(200, page(), HTML)
+        return Response(200, page(), HTML, PAGE_HEADERS)
 
     return {("GET", "/"): get_page}
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 from fabricd import __version__
 from fabricd.core.ownership import DEAD_END, conn_name
 from fabricd.core.plan import foreign_link
-from fabricd.core.sas import ESTABLISHED, carries, installed, pair_of, sas_by_conn
 from fabricd.core.state import Child, ChildSa, IkeSa
 from fabricd.core.topology import Peering
+from fabricd.core.tunnels import ESTABLISHED, carries, installed, pair_of, sas_by_conn
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.reconcile import Reconciler
@@ -251,7 +251,10 @@ def _peer(
         "initiations": initiator.attempts[conn],
         "last_error": error,
         "certificate": _certificate(seen),
-        "children": [_child(pair, mine) for pair in sorted(peering.carried)],
+        "children": [
+            _child(pair, mine)
+            for pair in sorted(peering.carried | (peering.children & installed(mine)))
+        ],
     }
 
 
@@ -277,10 +280,16 @@ def _judge(
     if not charon_seen:
         return False, "unknown", "charon does not answer"
     established = any(sa.state in ESTABLISHED for sa in mine)
-    if peering.standby:
+    have = installed(mine)
+    if peering.alternatives and not peering.initiate:
+        # Which gateway carries an edge is the edge's choice.
+        if peering.children <= have:
+            return True, "up", ""
+        if established and not have and not error:
+            return True, "standby", ""
+    elif peering.standby:
         reason = "" if established else error or "no IKE_SA"
         return established, "standby", reason
-    have = installed(mine)
     if peering.carried <= have:
         return True, "up", ""
     narrowed = [

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fabricd.core.sas import UP, sas_by_conn
 from fabricd.core.state import IkeState
+from fabricd.core.tunnels import UP, sas_by_conn
 
 
 @dataclass(slots=True)

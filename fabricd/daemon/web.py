@@ -39,8 +39,8 @@ class Response:
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
-    allow: str = ""
-    """Methods that are there, for status 405 (RFC 9110, 15.5.6)."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """More of them, by name."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -87,8 +87,9 @@ class Server:
             return await handler(request)
         there = {method for method, path in self._routes if path == request.path}
         if there:
+            # RFC 9110, 15.5.6
             allow = ", ".join(sorted(there | ({"HEAD"} if "GET" in there else set())))
-            return Response(405, b"method not allowed\n", allow=allow)
+            return Response(405, b"method not allowed\n", headers=(("allow", allow),))
         return Response(404, b"not found\n")
 
 
@@ -117,9 +118,8 @@ async def _send(
         ("content-type", response.content_type),
         ("content-length", str(len(response.body))),
         ("cache-control", "no-store"),
+        *response.headers,
     ]
-    if response.allow:
-        headers.append(("allow", response.allow))
     events: list[h11.Event] = [
         h11.Response(
             status_code=response.status, headers=headers, reason=HTTPStatus(response.status).phrase

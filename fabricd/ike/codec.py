@@ -29,7 +29,6 @@ IKE_TEMPLATE: Final[Tree] = MappingProxyType(
         ),
         "unique": "replace",
         "keyingtries": 1,  # who initiates tries again by itself, and knows why it failed
-        "dpd_delay": "10s",
         "mobike": True,
         "fragmentation": True,
         "reauth_time": "0s",  # reauthentication would break before make
@@ -77,6 +76,7 @@ def load_conn(conn: Conn, credentials: Credentials) -> Tree:
         conn.name: {
             **IKE_TEMPLATE,
             "rekey_time": f"{IKE_REKEY + spread}s",
+            "dpd_delay": f"{conn.dpd}s",
             "remote_addrs": conn.remote_addrs,
             "local-1": {
                 "auth": "pubkey",

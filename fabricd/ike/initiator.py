@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from fabricd.core.action import Tunnel
-from fabricd.core.sas import UP
 from fabricd.core.state import IkeSa
+from fabricd.core.tunnels import UP
 from fabricd.errors import Unavailable
 from fabricd.ike.codec import number, observed_ike_sa, sections, text
 from fabricd.ike.connection import Connection

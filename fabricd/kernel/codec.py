@@ -14,6 +14,7 @@ from fabricd.core.ownership import ROUTE_PROTOCOL
 from fabricd.core.state import IfAddress, Link, Rule
 from fabricd.kernel.messages import fibmsg, ifaddrmsg, ifinfmsg
 from fabricd.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request
+from fabricd.model import network, prefix
 
 RTM_NEWLINK: Final = 16
 RTM_DELLINK: Final = 17
@@ -33,8 +34,8 @@ _FR_ACT_TO_TBL: Final = 1
 
 _FAMILIES: Final = {4: AF_INET, 6: AF_INET6}
 
-_PLAIN_RULE: Final = frozenset(
-    {"FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_SUPPRESS_PREFIXLEN"}
+_KNOWN_OF_RULES: Final = frozenset(
+    {"FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_DST", "FRA_SUPPRESS_PREFIXLEN"}
 )
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 
@@ -184,7 +185,7 @@ def remove_rule(rule: Rule) -> Request:
 def decode_rule(data: bytes) -> Rule | None:
     """A rule with our protocol number; None for those of others.
 
-    One that is not `from all lookup TABLE` has table 0: none of ours is like that, so it differs
+    One with more to it than `Rule` can say has table 0: none of ours is like that, so it differs
     from all that could be asked for.
     """
     message = _decoded(fibmsg(data))
@@ -192,29 +193,39 @@ def decode_rule(data: bytes) -> Rule | None:
         return None
     plain = (
         message["action"] == _FR_ACT_TO_TBL
-        and not any(message[name] for name in ("dst_len", "src_len", "tos", "flags"))
-        and _PLAIN_RULE.issuperset(name for name, _ in message["attrs"])
-        and message.get_attr("FRA_SUPPRESS_PREFIXLEN") in (None, _NO_SUPPRESSION)
+        and not any(message[name] for name in ("src_len", "tos", "flags"))
+        and _KNOWN_OF_RULES.issuperset(name for name, _ in message["attrs"])
+    )
+    destination, suppress = (
+        message.get_attr(name) for name in ("FRA_DST", "FRA_SUPPRESS_PREFIXLEN")
     )
     return Rule(
         family=6 if message["family"] == AF_INET6 else 4,
         priority=message.get_attr("FRA_PRIORITY") or 0,
         table=message.get_attr("FRA_TABLE") or message["table"] if plain else 0,
+        to=prefix(f"{destination}/{message['dst_len']}") if destination else None,
+        suppress=None if suppress in (None, _NO_SUPPRESSION) else suppress,
     )
 
 
 def _rule(rule: Rule) -> Any:
     message = fibmsg()
     message["family"] = _FAMILIES[rule.family]
+    message["dst_len"] = network(rule.to).prefixlen if rule.to is not None else 0
     return message
 
 
 def _rule_attributes(rule: Rule) -> Attributes:
-    return [
+    attributes: Attributes = [
         ("FRA_PRIORITY", rule.priority),
         ("FRA_PROTOCOL", ROUTE_PROTOCOL),
         ("FRA_TABLE", rule.table),
     ]
+    if rule.to is not None:
+        attributes.append(("FRA_DST", str(network(rule.to).network_address)))
+    if rule.suppress is not None:
+        attributes.append(("FRA_SUPPRESS_PREFIXLEN", rule.suppress))
+    return attributes
 
 
 # ---------------------------------------------------------------- pyroute2

@@ -15,8 +15,7 @@ from fabricd.config import Config
 from fabricd.core.desired import DesiredState, desired
 from fabricd.core.facts import Echo, Here, Lookup, Obstacle
 from fabricd.core.meeting import within
-from fabricd.core.ownership import TABLE
-from fabricd.core.routing import FORWARDING, TUNNEL_METRIC
+from fabricd.core.routing import FORWARDING
 from fabricd.core.site import Site
 from fabricd.core.state import IkeState, KernelState
 from fabricd.core.surroundings import (
@@ -123,9 +122,8 @@ class Look:
 
     def _tunnel(self, here: Here) -> str:
         """The link that leads to the peer's pods; empty: it is not there."""
-        key = TABLE, self._site.pair.remote, TUNNEL_METRIC
-        route = here.desired.kernel.routes.get(key)
-        link = route.link if route else None
+        routes = replace(self._site, here=here).routes
+        link = next((route.link for route in routes if route.link), None)
         return link if link is not None and here.kernel and link in here.kernel.links else ""
 
     async def _endpoint(self, here: Here) -> Lookup | None:

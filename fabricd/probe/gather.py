@@ -43,7 +43,7 @@ async def gather(
     both = _both_behind(facts)
     if both is not None:
         return replace(facts, here=await _across_the_bridge(facts)) if both else facts
-    met = meeting(facts.records, source, destination)
+    met = meeting(facts.records, source, destination, facts.views)
     if met is None or met.peering.obstacle or facts.name not in met.nodes:
         return facts
     outward = met.source.name == facts.name

@@ -162,7 +162,6 @@ class _Walk:
                     [(name, inner)] = verdict.items()
                     here = _both(holds, self._compare(body["key"], [value]))
                     yield here, name, (inner or {}).get("target", "")
-                    holds = _both(holds, None if here is None else not here)
             elif kind in ENDS or kind in {"jump", "goto", "return"}:
                 yield holds, kind, (body or {}).get("target", "")
             if holds is False:

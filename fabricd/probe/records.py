@@ -169,7 +169,10 @@ async def _published(config: Config) -> dict[str, bytes]:
             return {file.stem: await file.read_bytes() for file in files}
         except OSError as error:
             raise Unavailable("store", f"{folder}: {error.strerror}") from error
-    return await _from_etcd(config)
+    if config.store.type == "etcd":
+        return await _from_etcd(config)
+    reason = f"statuses are not read from {config.store.type}: kubectl get fabricnodes -o yaml"
+    raise Unavailable("store", reason)
 
 
 async def _from_etcd(config: Config) -> dict[str, bytes]:

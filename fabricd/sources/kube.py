@@ -72,11 +72,11 @@ class KubeStore(Store):
         rng = rng or Random()  # noqa: S311 - spreads retries, hides nothing
         self._client = client = KubeClient(credentials, timeout)
         self._writer = RecordWriter(client)
-        self._status = StatusWriter(client, now)
+        self._status = StatusWriter(client, now, Backoff(rng))
         self._followed = [
             _Followed(Mirror(client, resource, key_of, put_of, watch_seconds), Backoff(rng))
             for resource, key_of, put_of in (
-                (Resource(NODES_PATH, KubeNode), partial(_key, NODES), put_of_node),
+                (Resource(NODES_PATH, KubeNode), partial(_key, NODES), self._put_of_node),
                 (
                     Resource(COMMUNITIES_PATH, KubeCommunity),
                     partial(_key, COMMUNITIES),
@@ -121,6 +121,7 @@ class KubeStore(Store):
         self._told = self._lost = False
         self._hope = trio.CancelScope(deadline=trio.current_time() + self._patience)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._status.keep)
             for one in self._followed:
                 one.mirror.forget()
                 one.in_sync_since = None
@@ -138,6 +139,10 @@ class KubeStore(Store):
                 one.why = error.reason
             self._out_of_sync(one)
             await trio.sleep(one.backoff.next())
+
+    def _put_of_node(self, node: KubeNode) -> Put | None:
+        self._status.saw(node.metadata.name, node.metadata.uid)
+        return put_of_node(node)
 
     def _opened(self, one: _Followed, feed: Callable[[Event], None], listed: bool) -> None:
         if one.in_sync_since is None:

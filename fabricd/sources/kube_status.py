@@ -14,12 +14,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 import msgspec
+import trio
 
 from fabricd.errors import Unavailable
+from fabricd.sources.backoff import Backoff
 from fabricd.sources.kube_client import JSON_PATCH, MERGE_PATCH, KubeClient, Refused
 from fabricd.sources.kube_records import NODES, KubeNode, place
 from fabricd.sources.kube_write import API, read_node, split
@@ -43,22 +45,54 @@ class _FabricNode(msgspec.Struct, frozen=True):
 
 
 class StatusWriter:
-    """Writes documents. `now`: Unix seconds."""
+    """Writes documents. `now`: Unix seconds; `backoff`: between attempts to write one again."""
 
-    def __init__(self, client: KubeClient, now: Callable[[], float]) -> None:
+    def __init__(self, client: KubeClient, now: Callable[[], float], backoff: Backoff) -> None:
         self._client = client
         self._now = now
+        self._backoff = backoff
         self._told: set[str] = set()
         """Names of the Events that are there."""
+        self._last: tuple[str, bytes] | None = None
+        """What was published last: the Node's name and the document."""
+        self._owner = ""
+        """The Node's uid at that time."""
+        self._ownerless = trio.Event()
+        self._writing = trio.Lock()
 
     async def publish(self, key: str, value: bytes) -> None:
         """Write the document of `status/NAME`. Raises Unavailable."""
         _, name = split(key)
-        document = msgspec.json.decode(value, type=dict[str, Any])
+        async with self._writing:
+            await self._publish(name, value)
+
+    def saw(self, name: str, uid: str) -> None:
+        """A Node is there. If it is ours and was made anew, what the old one owned is collected."""
+        if self._last is not None and name == self._last[0] and uid != self._owner:
+            self._ownerless.set()
+
+    async def keep(self) -> NoReturn:
+        """Write what was published last again, whenever a new Node has to own it."""
+        while True:
+            await self._ownerless.wait()
+            self._ownerless = trio.Event()
+            async with self._writing:
+                assert self._last is not None, "saw() waits for it"
+                try:
+                    await self._publish(*self._last)
+                    self._backoff.reset()
+                except Unavailable:
+                    self._ownerless.set()
+            if self._ownerless.is_set():
+                await trio.sleep(self._backoff.next())
+
+    async def _publish(self, name: str, value: bytes) -> None:
         node = await read_node(self._client, name)
         if node is None:
             raise Unavailable("store", f"there is no Node {name} that could own its FabricNode")
+        document = msgspec.json.decode(value, type=dict[str, Any])
         await self._write(node, document)
+        self._last, self._owner = (name, value), node.metadata.uid
         everybody = document.get("role") == "cloud"
         await self._tell(node, document.get("rejected", []), everybody=everybody)
 

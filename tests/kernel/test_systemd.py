@@ -14,25 +14,10 @@ from pathlib import Path
 import pytest
 
 from lab import page, rundir
-from lab.edges import Edges, boot
+from lab.edges import EVERYTHING, OURS, Edges, boot
 from lab.process import CommandError, wait_until
 
 DOCS = "docs/install.md"
-
-EVERYTHING = """\
-find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev \\
-    -o -path /var/lib/lab -o -path /var/log -o -path /usr/src -o -path /srv -o -path /root \\
-    -o -path /var/lib/systemd -o -path /var/cache \\) -prune \\
-    -o -not -name '*-' -not -path '/etc/.pwd.lock' -print | sort
-"""
-"""All files but those of the kernel, of the lab, and logs."""
-
-OURS = """\
-ip -o link | cut -d: -f2 | sort; ip rule; ip -6 rule; ip route show table all proto 198
-ip -6 route show table all proto 198; ip xfrm state; ip xfrm policy | grep '^src .*dst' || true
-swanctl --list-conns; swanctl --list-sas; swanctl --list-authorities; getent passwd; getent group
-"""
-"""All that is in kernel, charon and the lists of users."""
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +32,25 @@ def edges() -> Iterator[Edges]:
 @pytest.fixture(scope="module")
 def before(edges: Edges) -> tuple[str, str]:
     """The machine before anything was installed."""
-    return edges.guest.run(EVERYTHING), edges.guest.run(OURS)
+    return edges.run(EVERYTHING), edges.run(OURS)
 
 
 def test_installed_by_the_words_of_the_docs_it_gets_ready(
     edges: Edges, before: tuple[str, str]
 ) -> None:
-    guest = edges.guest
     for block in page.commands(DOCS, "From a checkout"):
-        guest.run(f"cd /usr/src/fabricd\n{block}", timeout=300)
-    assert guest.status("systemctl start fabricd") == 0
-    assert "unmet condition check (ConditionPathExists=/etc/fabricd/fabricd.toml)" in guest.run(
+        edges.run(f"cd /usr/src/fabricd\n{block}", timeout=300)
+    assert edges.guest.status("systemctl start fabricd") == 0
+    assert "unmet condition check (ConditionPathExists=/etc/fabricd/fabricd.toml)" in edges.run(
         "systemctl status fabricd || true"
     )
     edges.issue_certificates()
 
     example, certificates, start = page.commands(DOCS, "Configure and start")
-    guest.run(example)
+    edges.run(example)
     edges.configure_edge2()
-    guest.run(f"cd /srv/ca\n{certificates}")
-    said = guest.run(start, timeout=120)
+    edges.run(f"cd /srv/ca\n{certificates}")
+    said = edges.run(start, timeout=120)
 
     assert "Active: active (running)" in said
     assert re.search(r"Status: .* of 1 tunnels up", said), said
@@ -77,25 +61,25 @@ def test_installed_by_the_words_of_the_docs_it_gets_ready(
 
 
 def test_it_runs_without_root(edges: Edges) -> None:
-    process = edges.guest.run("cat /proc/$(systemctl show -P MainPID fabricd)/status")
-    uid = edges.guest.run("id -u fabricd").strip()
+    process = edges.run("cat /proc/$(systemctl show -P MainPID fabricd)/status")
+    uid = edges.run("id -u fabricd").strip()
 
     values = dict(line.split(":\t", 1) for line in process.splitlines() if ":\t" in line)
     assert values["Uid"].split() == [uid] * 4 != ["0"] * 4
     assert values["CapEff"] == values["CapBnd"] == f"{1 << 12:016x}"  # CAP_NET_ADMIN
     assert values["NoNewPrivs"] == "1"
-    edges.guest.run("systemd-analyze security --threshold=15 fabricd")
+    edges.run("systemd-analyze security --threshold=15 fabricd")
     # What it must not be able to read and what it has to be.
     as_it = "setpriv --reuid fabricd --regid fabricd --init-groups"
     assert edges.guest.status(f"{as_it} cat /srv/ca/ca.key") == 1
-    edges.guest.run(f"{as_it} cat /etc/fabricd/pki/node.key")
+    edges.run(f"{as_it} cat /etc/fabricd/pki/node.key")
 
 
 def test_it_switches_forwarding_on_by_itself(edges: Edges) -> None:
-    edges.guest.run("sysctl -qw net.ipv4.ip_forward=0")
+    edges.run("sysctl -qw net.ipv4.ip_forward=0")
 
     wait_until(
-        lambda: edges.guest.run("sysctl -n net.ipv4.ip_forward").strip() == "1",
+        lambda: edges.run("sysctl -n net.ipv4.ip_forward").strip() == "1",
         "forwarding is on again",
         timeout=60,
     )
@@ -103,15 +87,16 @@ def test_it_switches_forwarding_on_by_itself(edges: Edges) -> None:
 
 def test_killed_it_starts_again_and_touches_nothing(edges: Edges) -> None:
     tunnel, pid = edges.tunnel(), edges.main_pid()
-    watch = "systemd-run -q --unit watch-kernel -p StandardOutput=file:/srv/changes"
-    edges.guest.run(f"{watch} ip monitor link address route rule")
+    watch = "systemd-run -q --unit watch-{0} -p StandardOutput=append:/srv/changes ip {1}"
+    edges.run(watch.format("routes", "monitor address route rule"))
+    edges.run(watch.format("tunnels", "xfrm monitor SA policy"))
 
-    edges.guest.run("systemctl kill -s KILL fabricd")
+    edges.run("systemctl kill -s KILL fabricd")
     edges.wait_restarted(pid)
     edges.wait_up()
 
-    edges.guest.run("systemctl stop watch-kernel")
-    assert edges.guest.run("cat /srv/changes") == ""
+    edges.run("systemctl stop watch-routes watch-tunnels")
+    assert edges.run("cat /srv/changes") == ""
     assert edges.tunnel() == tunnel
     assert len(tunnel.spis) == 2
     assert edges.pods_talk()
@@ -122,23 +107,23 @@ def test_frozen_it_is_ended_by_the_watchdog_and_touches_nothing(edges: Edges) ->
     edges.guest.write(
         "/etc/systemd/system/fabricd.service.d/watchdog.conf", "[Service]\nWatchdogSec=5\n"
     )
-    edges.guest.run("systemctl daemon-reload && systemctl restart fabricd", timeout=120)
+    edges.run("systemctl daemon-reload && systemctl restart fabricd", timeout=120)
     tunnel, pid = edges.tunnel(), edges.main_pid()
 
-    edges.guest.run(f"kill -STOP {pid}")
+    edges.run(f"kill -STOP {pid}")
     edges.wait_restarted(pid)
     edges.wait_up()
 
-    assert "Watchdog timeout" in edges.guest.run("journalctl -u fabricd -o cat")
+    assert "Watchdog timeout" in edges.run("journalctl -u fabricd -o cat")
     assert edges.tunnel() == tunnel
     assert edges.pods_talk()
-    edges.guest.run("rm -r /etc/systemd/system/fabricd.service.d && systemctl daemon-reload")
+    edges.run("rm -r /etc/systemd/system/fabricd.service.d && systemctl daemon-reload")
 
 
 def test_a_reload_reads_the_credentials_anew(edges: Edges) -> None:
     tunnel, pid = edges.tunnel(), edges.main_pid()
 
-    edges.guest.run("systemctl reload fabricd")
+    edges.run("systemctl reload fabricd")
 
     assert edges.main_pid() == pid
     assert edges.status()["peers"][0]["up"]
@@ -147,40 +132,40 @@ def test_a_reload_reads_the_credentials_anew(edges: Edges) -> None:
 
 def test_a_wrong_config_is_named_in_the_journal_and_not_tried_for_ever(edges: Edges) -> None:
     tunnel = edges.tunnel()
-    good = edges.guest.run("cat /etc/fabricd/fabricd.toml")
+    good = edges.run("cat /etc/fabricd/fabricd.toml")
     edges.guest.write("/etc/fabricd/fabricd.toml", good.replace("type =", "typ ="))
 
     assert edges.guest.status("systemctl restart fabricd", timeout=120) == 1
 
-    assert edges.guest.run("systemctl show -P ExecMainStatus fabricd").strip() == "2"
-    assert edges.guest.run("systemctl is-failed fabricd").strip() == "failed"
-    journal = edges.guest.run("journalctl -u fabricd -o cat")
+    assert edges.run("systemctl show -P ExecMainStatus fabricd").strip() == "2"
+    assert edges.run("systemctl is-failed fabricd").strip() == "failed"
+    journal = edges.run("journalctl -u fabricd -o cat")
     assert "/etc/fabricd/fabricd.toml: store.typ: unknown key, did you mean type?" in journal
     assert edges.tunnel() == tunnel
     edges.guest.write("/etc/fabricd/fabricd.toml", good)
-    edges.guest.run("systemctl restart fabricd", timeout=120)
+    edges.run("systemctl restart fabricd", timeout=120)
     edges.wait_up()
     assert edges.tunnel() == tunnel
 
 
 def test_uninstalled_it_leaves_nothing(edges: Edges, before: tuple[str, str]) -> None:
     edges.stop_edge3()
-    edges.guest.run("for pod in pod2 pod3; do ip netns delete $pod; done")
+    edges.remove_pods()
     some, everything = page.commands(DOCS, "Uninstall")
 
-    edges.guest.run(f"cd /usr/src/fabricd\n{some}", timeout=120)
-    left = edges.guest.run("cd /etc/fabricd && find -type f -not -path './records/*'").split()
-    edges.guest.run(f"cd /usr/src/fabricd\n{everything}", timeout=120)
+    edges.run(f"cd /usr/src/fabricd\n{some}", timeout=120)
+    left = edges.run("cd /etc/fabricd && find -type f -not -path './records/*'").split()
+    edges.run(f"cd /usr/src/fabricd\n{everything}", timeout=120)
 
     assert set(left) == {"./fabricd.toml", "./pki/ca.crt", "./pki/node.crt", "./pki/node.key"}
-    files, objects = edges.guest.run(EVERYTHING), edges.guest.run(OURS)
+    files, objects = edges.run(EVERYTHING), edges.run(OURS)
     assert files.splitlines() == before[0].splitlines()
     assert objects.splitlines() == before[1].splitlines()
     with pytest.raises(CommandError, match="could not be found"):
-        edges.guest.run("systemctl status fabricd")
+        edges.run("systemctl status fabricd")
 
 
 def _journal(edges: Edges, pid: int) -> str:
     """What one process of the service has said."""
-    lines = edges.guest.run(f"journalctl -u fabricd _PID={pid} -o json").splitlines()
+    lines = edges.run(f"journalctl -u fabricd _PID={pid} -o json").splitlines()
     return "\n".join(str(json.loads(line)["MESSAGE"]) for line in lines)

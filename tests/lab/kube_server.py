@@ -2,12 +2,13 @@
 few rules about who may do what, and the ways in which real ones fail.
 
 As a program it serves until it is killed, and keeps its objects in a file, so that it can come
-back: `kube_server.py FOLDER HOST:PORT`.
+back: `kube_server.py FOLDER HOST:PORT`. Whoever reaches the socket in FOLDER is its operator.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import sys
 from collections.abc import Callable
@@ -21,6 +22,8 @@ import trio
 
 from tests.lab.kube_api import ApiError, Kind, KubeApi, Object
 
+SOCKET = "operator.sock"
+
 Request = tuple[str, str, dict[str, str], dict[str, str], bytes]
 """Method, path, query, headers, body."""
 
@@ -30,7 +33,7 @@ class KubeServer:
     """Serves an API. What is changed here counts from the next request on."""
 
     api: KubeApi
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext
     tokens: dict[str, str] = field(default_factory=dict)
     """Users by their bearer tokens. A client certificate's CN is a user too."""
     forbidden: set[tuple[str, str]] = field(default_factory=set)
@@ -66,17 +69,24 @@ class KubeServer:
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Until cancelled; then every connection is broken off."""
-        await trio.serve_listeners(self._connection, [listener])
+        await trio.serve_listeners(self.connect, [listener])
 
-    async def _connection(self, tcp: trio.SocketStream) -> None:
-        stream: trio.abc.Stream = tcp
-        user = ""
+    async def connect(self, tcp: trio.SocketStream) -> None:
+        """One connection."""
+        tls = trio.SSLStream(tcp, self.tls, server_side=True, https_compatible=True)
         try:
-            if self.tls is not None:
-                tls = trio.SSLStream(tcp, self.tls, server_side=True, https_compatible=True)
-                await tls.do_handshake()
-                user = _common_name(tls.getpeercert())
-                stream = tls
+            await tls.do_handshake()
+        except trio.BrokenResourceError:
+            await trio.aclose_forcefully(tcp)
+        else:
+            await self._converse(tls, _common_name(tls.getpeercert()))
+
+    async def operate(self, stream: trio.SocketStream) -> None:
+        """A connection of one who may do everything."""
+        await self._converse(stream, "operator")
+
+    async def _converse(self, stream: trio.abc.Stream, user: str) -> None:
+        try:
             conn = h11.Connection(h11.SERVER)
             while (request := await _receive(conn, stream)) is not None:
                 await self._answer(conn, stream, request, user)
@@ -86,7 +96,7 @@ class KubeServer:
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
             return
         finally:
-            await trio.aclose_forcefully(tcp)
+            await trio.aclose_forcefully(stream)
 
     async def _answer(
         self, conn: h11.Connection, stream: trio.abc.Stream, request: Request, user: str
@@ -274,8 +284,15 @@ async def main(folder: Path, host: str, port: int) -> None:
     tls.verify_mode = ssl.CERT_OPTIONAL
     server = KubeServer(api, tls)
     api.changed = _both(api.changed, lambda: kept.write_text(json.dumps(api.backup())))
-    [listener] = await trio.open_tcp_listeners(port, host=host)
-    await server.serve(listener)
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    door = trio.socket.socket(socket.AF_UNIX)
+    path = folder / SOCKET
+    path.unlink(missing_ok=True)
+    await door.bind(str(path))
+    door.listen()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, server.operate, [trio.SocketListener(door)])
+        nursery.start_soon(trio.serve_listeners, server.connect, listeners)
 
 
 def _both(one: Callable[[], object], other: Callable[[], object]) -> Callable[[], None]:

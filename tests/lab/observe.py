@@ -265,7 +265,7 @@ def own_fabric() -> Iterator[Fabric]:
         fabric.build()
         for node in fabric.nodes.values():
             conf = node.charon.conf.read_text(encoding="utf-8")
-            patient, impatient = "retransmit_timeout = 2\n", "retransmit_timeout = 0.5\n"
+            patient, impatient = "retransmit_timeout = 1\n", "retransmit_timeout = 0.5\n"
             assert patient in conf
             node.charon.conf.write_text(conf.replace(patient, impatient), encoding="utf-8")
         yield fabric

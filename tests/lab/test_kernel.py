@@ -420,6 +420,23 @@ async def test_a_rule_comes_and_goes(kernel: Kernel, family: int) -> None:
     assert (await kernel.observe()).rules == {(family, 30000): far}
 
 
+@pytest.mark.parametrize(("family", "to"), [(4, "2.0.0.0/8"), (6, "fd00:2::/32")])
+async def test_a_rule_for_a_network_that_leaves_short_prefixes_out(
+    kernel: Kernel, ip: Callable[[str], str], family: int, to: str
+) -> None:
+    length = int(to.partition("/")[2])
+    rule = Rule(family, 197, 254, Prefix(to), length)
+    assert await apply(kernel, (Kind.RULE_ADD, rule), (Kind.RULE_ADD, rule)) == []
+    words = f"197:\tfrom all to {to} lookup main suppress_prefixlength {length} proto 198"
+    assert words in ip(f"-{family} rule show")
+    assert (await kernel.observe()).rules == {(family, 197): rule}
+    other = replace(rule, suppress=None)
+    assert await apply(kernel, (Kind.RULE_ADD, other)) == []
+    assert (await kernel.observe()).rules == {(family, 197): other}
+    assert await apply(kernel, (Kind.RULE_REMOVE, other)) == []
+    assert (await kernel.observe()).rules == {}
+
+
 async def test_rules_of_others_are_neither_seen_nor_removed(
     kernel: Kernel, ip: Callable[[str], str]
 ) -> None:

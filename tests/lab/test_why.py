@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from fabricd.core.graph import COLOURS, Level
 from lab.fabric import RECORDS, Fabric
 from lab.process import CommandError, wait_until
-from tests.lab.observe import SOON, sas, session, wait_converged, wait_sas, wait_status
+from tests.lab.observe import SOON, get, sas, session, wait_converged, wait_sas, wait_status
 
 EDGE2, EDGE3, CLOUD = "2.2.2.2", "2.2.2.34", "10.233.96.2"
 """Pods."""
@@ -154,6 +155,29 @@ def test_a_third_node_goes_by_what_the_two_publish(fabric: Fabric) -> None:
         terminate(fabric, "edge3", "edge2")
         answer = wait_broken(fabric, "node1", "status of edge3")
         assert "tunnel to edge2 waiting" in answer["detail"]
+
+
+def test_the_graph_and_the_page_show_the_fabric(fabric: Fabric) -> None:
+    picture = fabric.fabricctl("edge2", "graph")
+    assert picture.count(" -> ") == 3
+    assert picture.count(COLOURS[Level.UP]) == 3
+    assert fabric.fabricctl("node1", "graph") == picture, "whoever is asked"
+    code, page = get(fabric, "edge2", "/")
+    assert code == 200
+    assert "2 of 2 tunnels up" in page
+    assert "edge2 to edge3 (app1): up" in page
+
+    charon = fabric.nodes["edge3"].charon
+    charon.kill()
+    try:
+        wait_status(fabric, "edge3", "misses its charon", lambda seen: not seen["charon"]["ok"])
+        wait_until(
+            lambda: fabric.fabricctl("edge2", "graph").count(COLOURS[Level.UNKNOWN]) == 2,
+            "edge3's tunnels are not known to be up",
+        )
+        assert "charon does not answer" in get(fabric, "edge3", "/")[1]
+    finally:
+        charon.start()
 
 
 # ---------------------------------------------------------------- records

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from fabricd.core.action import Disruption, Kind
 from fabricd.core.desired import NOTHING, DesiredState
-from fabricd.core.sas import installed
 from fabricd.core.state import Child
+from fabricd.core.tunnels import installed
 from tests.property.strategies import World, handovers, scenes
 from tests.property.world import Machine
 
@@ -22,6 +22,7 @@ def test_one_plan_reaches_the_desired_state(scene: Scene) -> None:
     machine, world = scene
     want = machine.desire(world.in_force, world.around)
     machine.apply(machine.plan(want))
+    machine.follow(want)
     machine.assert_reached(want)
 
 
@@ -31,10 +32,12 @@ def test_a_state_that_is_reached_is_left_alone(scene: Scene) -> None:
     machine, world = scene
     want = machine.desire(world.in_force, world.around)
     machine.apply(machine.plan(want))
+    machine.follow(want)
     tidying = machine.plan(want)
     assert {action.kind for action in tidying} <= {Kind.IKE_TERMINATE, Kind.CHILD_TERMINATE}
     assert all(action.disruption is Disruption.REKEY for action in tidying)
     machine.apply(tidying)
+    machine.follow(want)
     assert machine.plan(want) == ()
     machine.assert_reached(want)
     again = machine.desire(world.in_force, world.around)

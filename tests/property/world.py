@@ -15,11 +15,11 @@ from ipaddress import ip_address
 
 from fabricd.core.action import KERNEL_KINDS, Action, Kind, Tunnel
 from fabricd.core.desired import DesiredState, desired
+from fabricd.core.doors import carried_remotes, with_doors
 from fabricd.core.ownership import NUMBER
 from fabricd.core.plan import plan
 from fabricd.core.rib import InForce
 from fabricd.core.routing import MAIN_TABLE
-from fabricd.core.sas import carries, installed, pair_of
 from fabricd.core.state import (
     ChildSa,
     Conn,
@@ -37,6 +37,7 @@ from fabricd.core.state import (
 )
 from fabricd.core.surroundings import Surroundings, local_addresses
 from fabricd.core.surroundings import tunnel_link as find_tunnel_link
+from fabricd.core.tunnels import carries, installed, pair_of
 from fabricd.model import Prefix, family, network
 
 
@@ -288,12 +289,24 @@ class Machine:
         return desired(in_force.nodes, in_force.communities, seen)
 
     def plan(self, want: DesiredState, *, removals: bool = True) -> tuple[Action, ...]:
-        return plan(want, self.kernel.observe(), self.charon.observe(), removals=removals)
+        opened = self.opened(want)
+        return plan(opened, self.kernel.observe(), self.charon.observe(), removals=removals)
+
+    def opened(self, want: DesiredState) -> DesiredState:
+        """With the doors for which there are CHILD_SAs."""
+        carried = carried_remotes(self.charon.observe())
+        kernel = with_doors(want.kernel, want.doors, carried, self.kernel.observe())
+        return replace(want, kernel=kernel)
 
     def apply(self, actions: Iterable[Action]) -> None:
         for action in actions:
             part = self.kernel if action.kind in KERNEL_KINDS else self.charon
             part.apply(action)
+
+    def follow(self, want: DesiredState) -> None:
+        """Open and close doors after SAs have come and gone: a plan does not foresee them."""
+        doors = {route for ways in want.doors.values() for route in ways}
+        self.apply(action for action in self.plan(want) if action.item in doors)
 
     def settle(self, want: DesiredState, passes: int = 3) -> tuple[Action, ...]:
         """Pass after pass until there is nothing left to do; what is left after the last."""
@@ -305,6 +318,7 @@ class Machine:
 
     def assert_reached(self, want: DesiredState) -> None:
         """All that is ours is as desired, and nothing else is ours."""
+        want = self.opened(want)
         state = self.kernel.observe()
         assert dict(state.routes) == dict(want.kernel.routes)
         assert {rule for owner, rule in self.kernel.rules if owner == NUMBER} == {

@@ -120,6 +120,44 @@ def test_a_directory_as_store() -> None:
     assert (store.type, store.path) == ("dir", Path("/etc/fabricd/records"))
 
 
+def test_kubernetes_as_store() -> None:
+    store = read('[store]\ntype = "kubernetes"').store
+    assert (store.type, store.kubeconfig) == ("kubernetes", None)
+    store = read('[store]\ntype = "kubernetes"\nkubeconfig = "/etc/fabricd/kubeconfig"').store
+    assert store.kubeconfig == Path("/etc/fabricd/kubeconfig")
+
+
+def test_where_the_store_is_reached_outside_the_tunnels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd = read(
+        '[store]\nendpoints = ["http://etcd:1", "http://[fd00::1]:1", "http://192.0.2.1:1"]'
+    )
+    assert etcd.store_addresses == ("192.0.2.1/32", "fd00::1/128")
+
+    kubeconfig = tmp_path / "kubeconfig"
+    text = f'[store]\ntype = "kubernetes"\nkubeconfig = "{kubeconfig}"'
+    assert read(text).store_addresses == ()
+    for server, addresses in {
+        "https://10.20.8.141:6443": ("10.20.8.141/32",),
+        "https://api.example": (),
+        "https://[": (),
+    }.items():
+        kubeconfig.write_text(
+            f"""
+            current-context: c
+            contexts: [{{name: c, context: {{cluster: c}}}}]
+            clusters: [{{name: c, cluster: {{server: "{server}"}}}}]
+            """
+        )
+        assert read(text).store_addresses == addresses
+
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert read('[store]\ntype = "kubernetes"').store_addresses == ()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.233.0.1")
+    assert read('[store]\ntype = "kubernetes"').store_addresses == ("10.233.0.1/32",)
+
+
 @pytest.mark.parametrize("share", ["0.25", "1", "1.0"])
 def test_the_share_of_a_sudden_loss(share: str) -> None:
     assert read(f"[store]\nhold_share = {share}").store.hold_share == float(share)
@@ -182,6 +220,8 @@ def test_the_pool_for_calico() -> None:
         ('[store]\ntype = "consul"', "store.type", "(known: etcd, dir"),
         ('[store]\ntype = ""', "store.type", "length >= 1"),
         ('[store]\ntype = "dir"', "store.path", 'is required for type = "dir"'),
+        ('[store]\nkubeconfig = "/k"', "store.kubeconfig", 'goes with type = "kubernetes"'),
+        ('[store]\ntype = "kubernetes"\nkubeconfig = ""', "store.kubeconfig", "Expected a path"),
         ("[store]\nendpoints = []", "store.endpoints", "names no etcd member"),
         ('[store]\nendpoints = "http://etcd:2379"', "store.endpoints", "Expected `array`"),
         ('[store]\nprefix = "fabric"', "store.prefix", "must begin with /"),

@@ -184,8 +184,8 @@ edge2  edge  10.20.8.4  2.2.2.0/27  app1
     assert (
         ctl("node", "get", "edge2", "-o", "wide").stdout
         == """\
-NAME   ROLE  ENDPOINT   SUBNETS     COMMUNITY  IDENTITY  PRIORITY
-edge2  edge  10.20.8.4  2.2.2.0/27  app1       -         -
+NAME   ROLE  ENDPOINT   SUBNETS     COMMUNITY  IDENTITY  PRIORITY  DRAINED
+edge2  edge  10.20.8.4  2.2.2.0/27  app1       -         -         -
 """
     )
 

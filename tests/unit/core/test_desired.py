@@ -53,13 +53,17 @@ def state_of(
         identity,
         tuple(map(Prefix, outside)),
         hour,
-        doubted,
+        doubted=doubted,
     )
     return desired(rib.in_force().nodes, rib.in_force().communities, around)
 
 
 def routes(state: DesiredState) -> set[str]:
     return {describe_route(route) for route in state.kernel.routes.values()}
+
+
+def doors(state: DesiredState) -> set[str]:
+    return {describe_route(route) for ways in state.doors.values() for route in ways}
 
 
 # ---------------------------------------------------------------- an edge
@@ -292,17 +296,24 @@ def test_the_kernel_of_a_gateway() -> None:
     assert list(state.kernel.links) == ["fabric0"]
     assert state.kernel.addresses == {}
     assert routes(state) == {
-        # More specific than the blackhole that Calico's BIRD learns and announces.
-        "2.2.2.0/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
-        "2.2.2.32/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
-        "2.2.2.64/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
-        "2.2.2.96/27 dev fabric0 src 10.233.7.1 table 198 metric 100",
+        "unreachable 2.0.0.0/8 table 198 metric 10000",
+        # Calico's BIRD learns it and announces it.
         "blackhole 2.0.0.0/8 table 254 metric 198",
+    }
+    assert state.kernel.rules == {
+        (4, 197): Rule(4, 197, 254, Prefix("2.0.0.0/8"), 8),
+        (4, 198): Rule(4, 198, 198),
+    }
+    assert doors(state) == {
+        "2.2.2.0/27 dev fabric0 src 10.233.7.1 table 254 metric 16",
+        "2.2.2.32/27 dev fabric0 src 10.233.7.1 table 254 metric 16",
+        "2.2.2.64/27 dev fabric0 src 10.233.7.1 table 254 metric 16",
+        "2.2.2.96/27 dev fabric0 src 10.233.7.1 table 254 metric 16",
     }
 
 
 def test_a_gateway_without_an_address_in_its_subnets() -> None:
-    assert "2.2.2.0/27 dev fabric0 table 198 metric 100" in routes(state_of("gw"))
+    assert "2.2.2.0/27 dev fabric0 table 254 metric 16" in doors(state_of("gw"))
 
 
 def test_a_gateway_only_responds() -> None:
@@ -312,10 +323,16 @@ def test_a_gateway_only_responds() -> None:
     assert set(state.tunnels.values()) == {()}
 
 
-def test_what_another_gateway_carries_is_not_routed_here() -> None:
+def test_the_second_gateways_doors_are_halves_of_the_firsts() -> None:
     records = SEED | {"gw2": GATEWAY[:-1] + b', "priority": 200}'}
-    assert routes(state_of("gw", records)) == {"blackhole 2.0.0.0/8 table 254 metric 198"}
-    assert "unreachable 10.233.0.0/16 table 198 metric 10000" not in routes(state_of("gw", records))
+    first, second = state_of("gw2", records), state_of("gw", records)
+    assert routes(second) == {
+        "unreachable 2.0.0.0/8 table 198 metric 10000",
+        "blackhole 2.0.0.0/8 table 254 metric 198",
+    }
+    assert "2.2.2.64/27 dev fabric0 table 254 metric 16" in doors(first)
+    assert {"2.2.2.64/28 dev fabric0 table 254 metric 16"} < doors(second)
+    assert {"2.2.2.80/28 dev fabric0 table 254 metric 16"} < doors(second)
 
 
 def test_local_addresses_leaves_out_our_own() -> None:

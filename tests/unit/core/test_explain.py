@@ -226,7 +226,7 @@ def test_no_community_in_common(edge3: str, communities: dict[str, str], says: s
 def test_neither_has_an_endpoint() -> None:
     nodes = {name: value.replace('"endpoint": ', '"note": ') for name, value in FABRIC.items()}
     found = broken(elsewhere(P2, P3, records(nodes)))
-    assert (found.name, "no tunnel" in found.detail) == ("peering", False)
+    assert found.name == "peering"
     assert "neither edge2 nor edge3 has an endpoint" in found.detail
 
 
@@ -239,6 +239,21 @@ def test_of_two_gateways_the_one_that_carries_the_edge_counts() -> None:
         "10.233.96.2 is behind node1 (cloud, 10.233.0.0/16) and node2 (cloud, 10.233.0.0/16)"
     )
     assert "edge2 and node1 are an edge and a gateway" in hop(found, "peering").detail
+
+
+def test_but_where_the_edge_has_gone_counts_more() -> None:
+    second = GATEWAY.replace("141", "142").replace("}", ', "priority": 7}')
+    both = records({**FABRIC, "node2": second})
+    standby = PeerView("node1", up=True, state="standby")
+    used = PeerView("node2", up=True, state="up")
+    said = {"edge2": NodeView("edge2", {"node1": standby, "node2": used})}
+    for ends in ((P2, CLOUD_POD), (CLOUD_POD, P2)):
+        found = explain(elsewhere(*ends, both, published=said))
+        assert "node2" in hop(found, "peering").detail
+        lost = replace(used, up=False, state="connecting")
+        away = {"edge2": NodeView("edge2", {"node1": standby, "node2": lost})}
+        found = explain(elsewhere(*ends, both, published=away))
+        assert "node1" in hop(found, "peering").detail
 
 
 def test_within_the_cluster_nobody_knows() -> None:
@@ -343,7 +358,7 @@ def test_a_certificate_that_does_not_do(seen: dict[str, Any], says: str) -> None
 
 
 @pytest.mark.parametrize(
-    "blocks", [("2.2.2.32/27",), ("2.2.2.0/24", "::/0"), ("2.2.2.8-2.2.2.63",)]
+    "blocks", [("2.2.2.32/27",), ("::/0", "2.2.2.0/24"), ("2.2.2.8-2.2.2.63",)]
 )
 def test_a_certificate_that_does(blocks: tuple[str, ...]) -> None:
     facts = replace(
@@ -398,6 +413,25 @@ def test_what_the_kernel_lacks(part: str, name: str, says: str) -> None:
     assert found.name == name
     assert says in found.detail
     assert "fabricctl plan" in found.do
+
+
+def test_the_door_of_a_gateway() -> None:
+    around = Surroundings(
+        "node1", (Prefix("2.0.0.0/8"),), "", "fabric0", local_addresses=(Address("10.233.96.1"),)
+    )
+    known = records()
+    wanted = desired(known.nodes, known.communities, around)
+    here = Here(local=CLOUD_POD, remote=P2, desired=wanted, kernel=wanted.kernel, ike=IkeState())
+    found = explain(Facts("node1", P2, CLOUD_POD, known, here=here))
+    shut = hop(found, "route")
+    assert shut.verdict is Verdict.BROKEN
+    assert "2.2.2.0/27 dev fabric0 src 10.233.96.1" in shut.detail
+    [door] = wanted.doors[Prefix("2.2.2.0/27")]
+    routes = {**wanted.kernel.routes, (door.table, door.prefix, door.metric): door}
+    opened = replace(here, kernel=replace(wanted.kernel, routes=routes))
+    assert hop(explain(Facts("node1", P2, CLOUD_POD, known, here=opened)), "route").verdict is (
+        Verdict.OK
+    )
 
 
 def test_where_the_kernel_sends_it() -> None:

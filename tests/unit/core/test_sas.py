@@ -9,9 +9,10 @@ import pytest
 
 from fabricd.core.action import Disruption
 from fabricd.core.desired import DesiredState, desired
-from fabricd.core.sas import carries, installed, pair_of, sa_actions, sas_by_conn
+from fabricd.core.sas import sa_actions
 from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, parse_child_name
 from fabricd.core.surroundings import Identity, Surroundings
+from fabricd.core.tunnels import carries, installed, pair_of, sas_by_conn
 from fabricd.model import Node, Prefix, Role
 
 ONE, TWO = Prefix("2.2.2.0/27"), Prefix("2.2.2.32/27")
@@ -189,7 +190,14 @@ def test_the_responder_only_refuses(sas: list[IkeSa], expected: list[str]) -> No
 
 BOTH = seen_from("edge1", EDGE, GW1, GW2)
 NEW_A, NEW_B = (BOTH.conns["fabric-gw2"].child_name(pair) for pair in (A, B))
-THROUGH_GW2 = ike(2, child(21, NEW_A), child(22, NEW_B), conn="fabric-gw2")
+
+
+def old(number: int, name: str) -> ChildSa:
+    """A CHILD_SA of which the cluster has heard."""
+    return replace(child(number, name), age=5)
+
+
+THROUGH_GW2 = ike(2, old(21, NEW_A), old(22, NEW_B), conn="fabric-gw2")
 
 
 def test_a_gateway_that_stands_by_needs_an_ike_sa_alone() -> None:
@@ -201,11 +209,13 @@ def test_pairs_move_to_another_gateway_when_they_are_up_there() -> None:
     before = ike(1, *UP)
     waiting = done(BOTH, before)
     assert [step.split()[0] for step in waiting] == ["initiate", "initiate"]
-    half = ike(2, child(21, NEW_A), conn="fabric-gw2")
+    half = ike(2, old(21, NEW_A), conn="fabric-gw2")
     assert done(BOTH, before, half) == [
         "terminate A #11 rekey",
         f"initiate fabric-gw2 {NEW_B} none",
     ]
+    fresh = ike(2, child(21, NEW_A), child(22, NEW_B), conn="fabric-gw2")
+    assert done(BOTH, before, fresh) == [], "the cluster's routes still lead to gw1"
     assert done(BOTH, before, THROUGH_GW2) == ["terminate A #11 rekey", "terminate B #12 rekey"]
 
 
@@ -215,7 +225,9 @@ def test_a_pair_that_its_gateway_has_no_more_goes_once() -> None:
     want = seen_from("edge1", EDGE, elsewhere, GW2)
     new = [want.conns["fabric-gw1"].child_name(Child(s, elsewhere.subnets[0])) for s in (ONE, TWO)]
     through_gw1 = ike(1, child(11, NAME_A), child(13, new[0]), child(14, new[1]))
-    assert done(want, through_gw1, THROUGH_GW2) == ["terminate A #11 drop"]
+    names = [want.conns["fabric-gw2"].child_name(pair) for pair in (A, B)]
+    through_gw2 = ike(2, old(21, names[0]), old(22, names[1]), conn="fabric-gw2")
+    assert done(want, through_gw1, through_gw2) == ["terminate A #11 drop"]
 
 
 def test_an_older_ike_sa_stays_while_it_carries_what_has_not_moved() -> None:

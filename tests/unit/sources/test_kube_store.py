@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import trio
 
+from fabricd.config import ConfigError, parse
 from fabricd.core.events import Changed
+from fabricd.daemon.store import open_store
 from fabricd.errors import Unavailable
+from fabricd.sources.kube import KubeStore
 from tests.lab.followed import following
 from tests.lab.kube_api import ApiError
 from tests.lab.kube_cluster import COMMUNITIES, EVENTS, FABRIC_NODES, NODES, KubeCluster
@@ -28,6 +31,14 @@ def cluster(tmp_path: Path, nursery: trio.Nursery) -> KubeCluster:
 
 
 THREE = {"nodes/edge1", "nodes/edge2", "nodes/edge3"}
+
+
+def test_the_config_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = {"type": "kubernetes", "kubeconfig": "/etc/fabricd/kubeconfig"}
+    assert type(open_store(parse({"store": section}, Path("fabricd.toml")))) is KubeStore
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ConfigError, match=r"^fabricd\.toml: \[store\]: kubeconfig is not given"):
+        open_store(parse({"store": {"type": "kubernetes"}}, Path("fabricd.toml")))
 
 
 # ---------------------------------------------------------------- what Nodes say
@@ -414,6 +425,25 @@ async def test_a_node_that_was_made_anew_owns_what_the_old_one_left(cluster: Kub
     [owner] = cluster.api.get(FABRIC_NODES, "edge1")["metadata"]["ownerReferences"]
     assert owner["uid"] == node["metadata"]["uid"]
     await store.aclose()
+
+
+async def test_a_status_is_written_again_for_a_node_that_is_made_anew(
+    cluster: KubeCluster,
+) -> None:
+    """Its document need not have changed meanwhile."""
+    store = cluster.store()
+    async with following(store) as seen:
+        await seen.until(lambda: seen.in_sync)
+        await store.publish("status/edge1", document("edge1"))
+        cluster.api.delete(NODES, "edge1")
+        cluster.server.forbidden.add(("create", "fabricnodes"))
+        cluster.add("edge1", cidr="2.2.2.32/27")
+        await cluster.server.until(lambda: cluster.server.asked("POST") == 3)
+        cluster.server.forbidden.clear()
+        there = cluster.api.objects
+        await cluster.server.until(lambda: "status" in there.get(("fabricnodes", "edge1"), {}))
+    found = cluster.api.get(FABRIC_NODES, "edge1")
+    assert found["status"]["document"] == json.loads(document("edge1"))
 
 
 def events(cluster: KubeCluster) -> list[tuple[str, str]]:

@@ -1,0 +1,92 @@
+"""From what is in force and what was seen to what should be: the surroundings gathered, the answer
+kept as long as nothing of it has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import replace
+from typing import Final
+
+from fabricd.core.desired import DesiredState, desired
+from fabricd.core.doors import carried_remotes, with_doors
+from fabricd.core.fitness import unfit
+from fabricd.core.rib import InForce
+from fabricd.core.state import IkeState, KernelState
+from fabricd.core.surroundings import Surroundings, connected, local_addresses, tunnel_link
+from fabricd.daemon.keyring import Keyring
+from fabricd.daemon.trust import Trust
+from fabricd.model import Prefix, Role
+
+CHARON_GONE: Final = 20.0
+"""Seconds that doors stay open without word of charon: the edges have noticed by then."""
+
+
+class Deriver:
+    """Remembers what it saw of charon last, for when charon does not answer."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        keyring: Keyring,
+        trust: Trust,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        """`around`: what never changes. `clock` gives seconds that only grow, `wall_clock` Unix
+        seconds.
+        """
+        self._around = around
+        self._keyring = keyring
+        self._trust = trust
+        self._clock = clock
+        self._now = wall_clock
+        self._userspace_esp: bool | None = None
+        self._carried: frozenset[Prefix] | None = None
+        self._seen = clock()
+        self._unfit: tuple[tuple[str, int], ...] = ()
+        self._from: tuple[InForce, Surroundings] | None = None
+        self._derived: DesiredState | None = None
+
+    def saw(self, ike: IkeState, in_force: InForce, failed: Container[str]) -> None:
+        """Charon was looked at; `failed` are the connections whose last attempt failed."""
+        self._userspace_esp = ike.userspace_esp
+        self._carried = carried_remotes(ike)
+        self._seen = self._clock()
+        self._unfit = ()
+        self_node = in_force.nodes.get(self._around.name)
+        if self_node is not None and self_node.role is Role.EDGE:
+            gateways = [node for node in in_force.nodes.values() if node.role is Role.CLOUD]
+            if len(gateways) > 1:
+                self._unfit = unfit(self_node.name, gateways, ike, failed)
+
+    def derive(self, in_force: InForce, kernel: KernelState) -> DesiredState:
+        """What should be. `kernel` is the kernel as it was seen last, or empty."""
+        around = self._surroundings(kernel)
+        if self._derived is None or self._from is None or self._from[0] is not in_force:
+            self._from = None
+        if self._derived is None or self._from is None or self._from[1] != around:
+            self._derived = desired(in_force.nodes, in_force.communities, around)
+            self._from = in_force, around
+        wanted = with_doors(self._derived.kernel, self._derived.doors, self._open(), kernel)
+        if wanted is self._derived.kernel:
+            return self._derived
+        return replace(self._derived, kernel=wanted)
+
+    def _open(self) -> frozenset[Prefix] | None:
+        """What is carried; None: not known."""
+        gone = self._clock() - self._seen > CHARON_GONE
+        return frozenset() if gone else self._carried
+
+    def _surroundings(self, kernel: KernelState) -> Surroundings:
+        outside = {*self._around.outside, *connected(kernel, self._around.bridge)}
+        return replace(
+            self._around,
+            tunnel_link=tunnel_link(kernel, self._userspace_esp),
+            local_addresses=local_addresses(kernel),
+            outside=tuple(sorted(outside)),
+            identity=self._keyring.identity,
+            hour=int(self._now() // 3600),
+            doubted=self._trust.doubted,
+            unfit=self._unfit,
+        )
