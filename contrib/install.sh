@@ -40,9 +40,9 @@ fail() {
 
 booted_with_systemd() { [ -d /run/systemd/system ]; }
 
-# The environment is made beside the one in use and then takes its place: a failure changes
-# nothing, and a running daemon finds its files to the end. Everything is installed by hash, without
-# build isolation, for which pip would fetch what no constraint names. What only built it goes.
+# The environment is made beside the one in use and takes its place when it is whole. Everything is
+# installed by hash, without build isolation, for which pip would fetch what no constraint names.
+# What only built it goes.
 make_environment() {
     local new=$destdir$home.new
     work=$(mktemp -d)
@@ -94,6 +94,8 @@ activate() {
         "$prefix/lib/sysctl.d/60-fabricd.conf"
     systemctl daemon-reload
     systemctl try-restart fabricd
+    [ ! -e /etc/systemd/system/fabricd.service ] ||
+        say "/etc/systemd/system/fabricd.service is used instead of the unit installed: remove it"
 }
 
 next_steps() {
@@ -135,7 +137,9 @@ remove_traces() {
     rm -rf /var/lib/fabricd /run/fabricd
     if [ "$1" = --purge ]; then rm -rf /etc/fabricd; fi
     rmdir /etc/fabricd/pki /etc/fabricd 2>/dev/null || true
-    if getent passwd fabricd >/dev/null; then userdel fabricd; fi
+    if getent passwd fabricd >/dev/null; then
+        userdel fabricd || say "the user fabricd is left"
+    fi
     if booted_with_systemd; then
         systemctl daemon-reload
         systemctl reset-failed fabricd 2>/dev/null || true

@@ -14,6 +14,7 @@ from prometheus_client import (
     Counter,
     Histogram,
     Info,
+    ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -61,6 +62,8 @@ class Metrics:
         build = Info("fabricd_build", "The running version.", registry=self.registry)
         build.info({"version": __version__})
         self.registry.register(_FromStatus(status))
+        # fabricd_process_start_time_seconds, …_resident_memory_bytes, …_cpu_seconds_total and more.
+        ProcessCollector(namespace="fabricd", registry=self.registry)
 
 
 class _FromStatus(Collector):
@@ -79,6 +82,12 @@ class _FromStatus(Collector):
             "When the source last said something.",
             status["source"]["last_event"],
         )
+        available = GaugeMetricFamily(
+            "fabricd_part_available", "Whether kernel and charon answer.", labels=["part"]
+        )
+        for part in ("kernel", "charon"):
+            available.add_metric([part], int(status[part]["ok"]))
+        yield available
         records = GaugeMetricFamily("fabricd_records", "Records in force.", labels=["kind"])
         for kind, number in status["records"].items():
             records.add_metric([kind], number)

@@ -1,7 +1,6 @@
-"""Debian systems in a directory, and the wheels that fabricd is made of, both kept in .cache.
+"""Debian systems as archives, and the wheels that fabricd is made of, both kept in .cache.
 
-What is made here is a cache: a directory is complete or not there, and whoever wants to change
-one copies it first. Needs root and this machine's package sources.
+What is there is complete. Needs root and this machine's package sources.
 """
 
 from __future__ import annotations
@@ -23,31 +22,39 @@ from lab.process import command
 CHECKOUT = Path(__file__).parents[2]
 CACHE = CHECKOUT / ".cache"
 
-CA = Path("etc/ssl/certs/ca-certificates.crt")
+CA = Path("/etc/ssl/certs/ca-certificates.crt")
+"""Whom this machine trusts, and so has a system that uses its package sources."""
 
 IN_USE = "http https Check Retries"
 """What a system takes over of this machine's `Acquire` settings (apt.conf(5)): how packages
 are reached."""
 
 
-def root(name: str, packages: Sequence[str]) -> Path:
-    """A Debian of this machine's release: its essential packages, apt, and the ones named."""
+def archive(name: str, packages: Sequence[str]) -> Path:
+    """A Debian of this machine's release, as a tar archive: its essential packages, apt, and the
+    ones named; packages are reached as on this machine.
+    """
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    wanted = json.dumps([release, sorted(packages), apt_settings()])
+    settings = CACHE / f"{name}.apt.conf"
 
     def make(target: Path) -> None:
-        settings = target.with_suffix(".apt.conf")
         settings.write_text(apt_settings(), encoding="utf-8")
         command(
-            *("mmdebstrap", "--quiet", "--mode=root", "--variant=essential"),
+            *("mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=tar"),
             *(f"--include={','.join(['apt', 'ca-certificates', *packages])}",),
-            *(f"--aptopt={settings}", release, target),
+            *(f"--aptopt={settings}", f"--customize-hook=copy-in {CA} {CA.parent}"),
+            *(release, target),
             timeout=600,
         )
-        settings.unlink()
-        shutil.copy(Path("/") / CA, target / CA)
 
-    return _kept(name, wanted, make)
+    return _kept(name, ".tar", json.dumps([release, sorted(packages), apt_settings()]), make)
+
+
+def unpack(system: Path, target: Path) -> Path:
+    """Make `target` out of an archive, with owners and modes."""
+    target.mkdir()
+    command("tar", "-C", target, "--numeric-owner", "-xpf", system, timeout=120)
+    return target
 
 
 def wheels() -> Path:
@@ -61,15 +68,12 @@ def wheels() -> Path:
             timeout=600,
         )
 
-    return _kept("wheels", sys.version + constraints.read_text(encoding="utf-8"), make)
+    return _kept("wheels", "", sys.version + constraints.read_text(encoding="utf-8"), make)
 
 
-def pip_offline(system: Path) -> None:
-    """Let pip in a system find the wheels, and nothing else."""
-    there = Path("var/cache/wheels")
-    shutil.copytree(wheels(), system / there)
-    conf = f"[global]\nno-index = true\nfind-links = /{there}\n"
-    (system / "etc/pip.conf").write_text(conf, encoding="utf-8")
+def pip_conf(wheels: str) -> str:
+    """A pip.conf: take packages from a directory, and from nowhere else."""
+    return f"[global]\nno-index = true\nfind-links = {wheels}\n"
 
 
 def copy_checkout(target: Path) -> None:
@@ -88,19 +92,26 @@ def apt_settings() -> str:
     return "".join(f"{line}\n" for line in lines if wanted.match(line))
 
 
-def _kept(name: str, wanted: str, make: Callable[[Path], None]) -> Path:
-    """The directory NAME-DIGEST in the cache, made if need be; those before it are removed."""
+def _kept(name: str, suffix: str, wanted: str, make: Callable[[Path], None]) -> Path:
+    """NAME-DIGEST in the cache, made if need be; those before it are removed."""
     digest = hashlib.sha256(wanted.encode()).hexdigest()[:12]
-    target = CACHE / f"{name}-{digest}"
+    target = CACHE / f"{name}-{digest}{suffix}"
     with _claim(CACHE / f"{name}.lock"):
         if not target.exists():
             for old in CACHE.glob(f"{name}-*"):
-                shutil.rmtree(old)
+                _remove(old)
             unfinished = CACHE / f"{name}.new"
-            shutil.rmtree(unfinished, ignore_errors=True)
+            _remove(unfinished)
             make(unfinished)
             unfinished.rename(target)
     return target
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from lab.guest import SHARE, Guest
 from lab.process import CommandError, wait_until
 
 PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "init-system-helpers"),
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "init-system-helpers", "passwd"),
     *("make", "python3-venv", "nftables", "charon-systemd", "strongswan-swanctl"),
     *("libstrongswan-standard-plugins", "libcharon-extra-plugins"),
     *("iproute2", "iputils-ping", "kmod", "procps"),
@@ -57,7 +57,7 @@ ip -n edge3 link set u0 up
 ip -n edge3 link set lo up
 """
 
-# The seed's steps for a pod, on a bridge that fabricd made.
+# What a container runtime does for a pod, on a bridge that fabricd made.
 POD = """\
 ip netns add {pod}
 ip {on} link add v-{pod} type veth peer name eth0 netns {pod}
@@ -94,12 +94,13 @@ swanctl --list-conns; swanctl --list-sas; swanctl --list-authorities; getent pas
 
 def boot(run: Path) -> Guest:
     """A guest that has booted, with this checkout in /usr/src/fabricd, and pip finding wheels."""
-    guest = Guest(debian.root("systemd", PACKAGES), run)
+    root = debian.unpack(debian.archive("systemd", PACKAGES), run / "root")
+    guest = Guest(root, run)
     debian.copy_checkout(guest.share / "fabricd")
     shutil.copytree(debian.wheels(), guest.share / "wheels")
     guest.boot()
     guest.run(f"mount --bind -m {SHARE}/fabricd /usr/src/fabricd")
-    guest.write("/etc/pip.conf", f"[global]\nno-index = true\nfind-links = {SHARE}/wheels\n")
+    guest.write("/etc/pip.conf", debian.pip_conf(f"{SHARE}/wheels"))
     return guest
 
 

@@ -10,6 +10,8 @@ node1 is the cloud's gateway and holds etcd. node2 stands for the rest of the cl
 fabricd nor charon run there. The cluster's own network (c4) is as Calico makes it: BIRD on both
 nodes, which also takes the way to the edges from node1 to node2; between the nodes IPIP where
 the kernel has it. What belongs to fabricd, such as br-edge and its addresses, is not made here.
+
+That is the layout `FIRST`; `lab.topology` has others, with more gateways, or an edge behind NAT.
 """
 
 from __future__ import annotations
@@ -25,20 +27,21 @@ from lab.bird import TUNNEL, Bird, kernel_ipip
 from lab.capture import Capture
 from lab.charon import Charon, kernel_esp
 from lab.etcd import Etcd
+from lab.nat import BEHIND, INSIDE, Nat
 from lab.netns import Namespace, veth
 from lab.pki import Authority, Credentials, FirstAuthority
 from lab.process import CommandError, LabError, Process, wait_until
 from lab.topology import (
-    BLOCKS,
     CONFIG,
+    FIRST,
     PODS,
     POOLS,
     RECORDS,
     UNDERLAY,
+    Layout,
     Pod,
     Record,
     communities,
-    find_pod,
 )
 
 __all__ = ["PODS", "RECORDS", "UNDERLAY", "Fabric", "FabricNode", "Pod", "Record"]
@@ -82,6 +85,7 @@ class Fabric:
         self,
         prefix: str,
         run: Path,
+        layout: Layout = FIRST,
         *,
         userspace_esp: bool | None = None,
         ipip: bool | None = None,
@@ -95,25 +99,30 @@ class Fabric:
         """
         self.prefix = prefix
         self.run = run
+        self.layout = layout
         self.userspace_esp = not kernel_esp() if userspace_esp is None else userspace_esp
         self._authority = authority
         self.ipip = kernel_ipip() if ipip is None else ipip
         self.programs = {"fabricd": fabricd, "fabricctl": fabricctl}
         self.namespaces: dict[str, Namespace] = {}
-        """Of nodes, of pods and of the underlay, `wan`; by name without the prefix."""
+        """Of nodes, of pods, of routers and of the underlay, `wan`; by name without the prefix."""
         self.nodes: dict[str, FabricNode] = {}
         self.birds: dict[str, Bird] = {}
         """Of the cluster's nodes."""
+        self.routers: dict[str, Nat] = {}
+        """By the edge that sits behind it."""
         self.records: dict[str, Record] = {}
         """The node records as they were last put."""
 
     # ------------------------------------------------------------ bringing it up
 
-    def start_all(self, records: Mapping[str, Record] = RECORDS) -> None:
-        """Networks, etcd, charons, records, daemons, pods; returns before tunnels are up."""
+    def start_all(self, records: Mapping[str, Record] | None = None) -> None:
+        """Networks, etcd, charons, records (those of the layout), daemons, pods; returns before
+        tunnels are up.
+        """
         self.build()
         self.start_services()
-        for name, record in records.items():
+        for name, record in (self.layout.records if records is None else records).items():
             self.put_record(name, record)
         self.start_daemons()
 
@@ -121,22 +130,39 @@ class Fabric:
         """Namespaces, cables, certificates and configs: all that does not run."""
         wan = self._namespace("wan")
         wan.add_bridge("br0")
-        for name, address in UNDERLAY.items():
-            namespace = self._namespace(name)
-            veth(namespace, "eth0", wan, f"p-{name}")
-            wan.ip("link", "set", f"p-{name}", "master", "br0", "up")
-            namespace.add_address("eth0", f"{address}/24")
-        for pod in PODS:
+        for name, address in self.layout.underlay.items():
+            self._on_underlay(name).add_address("eth0", f"{address}/24")
+        for name, address in self.layout.behind_nat.items():
+            self._build_behind_nat(name, address)
+        for pod in self.layout.pods:
             self._namespace(pod.name)
         self._build_cluster()
-        self.etcd = Etcd(self.run, namespace=self.namespaces["node1"], host=UNDERLAY["node1"])
+        store = self.layout.store
+        host = self.layout.underlay[store]
+        self.etcd = Etcd(self.run, namespace=self.namespaces[store], host=host)
         self.authority = self._authority(self.run / "pki")
-        for name in RECORDS:
+        for name in self.layout.records:
             self.nodes[name] = self._build_node(name)
 
+    def _on_underlay(self, name: str) -> Namespace:
+        """A namespace with a cable to the underlay."""
+        namespace, wan = self._namespace(name), self.namespaces["wan"]
+        veth(namespace, "eth0", wan, f"p-{name}")
+        wan.ip("link", "set", f"p-{name}", "master", "br0", "up")
+        return namespace
+
+    def _build_behind_nat(self, name: str, address: str) -> None:
+        edge, router = self._namespace(name), self._on_underlay(f"nat-{name}")
+        veth(edge, "eth0", router, "eth1")
+        self.routers[name] = Nat(router, f"{address}/24")
+        self.routers[name].start()
+        edge.add_address("eth0", BEHIND)
+        edge.add_route("default", INSIDE.partition("/")[0])
+
     def _build_cluster(self) -> None:
-        """What Kubernetes and its CNI do on node1 and node2."""
-        for name, block in BLOCKS.items():
+        """What Kubernetes and its CNI do on the cluster's nodes."""
+        blocks, underlay = self.layout.blocks, self.layout.underlay
+        for name, block in blocks.items():
             node = self.namespaces[name]
             base, _, rest = block.rpartition(".0/")
             node.add_bridge("cni0", f"{base}.1/{rest}")
@@ -147,13 +173,13 @@ class Fabric:
                 node,
                 self.run,
                 name=f"{name}-bird",
-                address=UNDERLAY[name],
+                address=underlay[name],
                 blocks=[block],
-                peers={other: UNDERLAY[other] for other in BLOCKS if other != name},
+                peers={other: underlay[other] for other in blocks if other != name},
                 pools=POOLS,
                 ipip=self.ipip,
             )
-        for pod in PODS:
+        for pod in self.layout.pods:
             if pod.bridge == "cni0":
                 self.attach(pod)
 
@@ -175,7 +201,7 @@ class Fabric:
         node = FabricNode(name, namespace, charon, config, self.run / f"{name}.pki")
         node.pki.mkdir()
         node.install("ca.crt", self.authority.cert.read_bytes())
-        node.install_credentials(self.authority.issue(name, RECORDS[name]["subnets"]))
+        node.install_credentials(self.authority.issue(name, self.layout.records[name]["subnets"]))
         return node
 
     def _namespace(self, name: str) -> Namespace:
@@ -185,13 +211,18 @@ class Fabric:
 
     def start_services(self) -> None:
         """etcd, the cluster's BIRDs and each node's charon; the cluster is joined then."""
-        for bird in self.birds.values():
-            bird.start()
         self.etcd.start()
         for node in self.nodes.values():
             node.charon.start()
+        self.start_birds()
+
+    def start_birds(self) -> None:
+        """Join the cluster."""
+        for bird in self.birds.values():
+            bird.start()
+        blocks = self.layout.blocks
         for name, bird in self.birds.items():
-            bird.wait_learned(*(block for other, block in BLOCKS.items() if other != name))
+            bird.wait_learned(*(block for other, block in blocks.items() if other != name))
 
     def start_daemons(self) -> None:
         """Each node's fabricd; the edges' pods are attached as soon as it has made br-edge."""
@@ -199,7 +230,7 @@ class Fabric:
             self._spawn_fabricd(name)
         for name in self.nodes:
             self._wait_fabricd(name)
-        for pod in PODS:
+        for pod in self.layout.pods:
             if pod.bridge == "br-edge":
                 self.attach(pod)
 
@@ -289,8 +320,9 @@ class Fabric:
             return True
 
         wait_until(converged, "the fabric converges", timeout, watch=watch, interval=0.2)
-        if "node1" in self.records:
-            self.birds["node2"].wait_learned("2.0.0.0/8")
+        if any(record["role"] == "cloud" for record in self.records.values()):
+            for name in self.layout.blocks.keys() - self.nodes.keys():
+                self.birds[name].wait_learned("2.0.0.0/8")
 
     def expected_peers(self, name: str) -> set[str]:
         """The peers of a node by the records: cloud with edge, edges that share a community."""
@@ -320,7 +352,8 @@ class Fabric:
 
     def ping(self, source: str, target: str, count: int = 3) -> int:
         """How many of `count` pings between two pods, by name or address, are lost."""
-        return self.namespaces[find_pod(source).name].lost(find_pod(target).ip, count)
+        pod = self.layout.pod
+        return self.namespaces[pod(source).name].lost(pod(target).ip, count)
 
     def wait_ping(self, source: str, target: str, timeout: float = 20) -> None:
         """Until a ping between two pods is answered."""

@@ -69,26 +69,22 @@ class Images:
 
     def build(self, services: Mapping[str, Service]) -> None:
         """Build the services' images from a copy of this checkout."""
-        self._import_base()
+        command(
+            *("podman", *self._where, "import", debian.archive("base", ()), BASE),
+            timeout=120,
+        )
         checkout = self._run / "checkout"
         debian.copy_checkout(checkout)
+        pip = self._run / "pip.conf"
+        pip.write_text(debian.pip_conf("/wheels"), encoding="utf-8")
         for service in services.values():
             command(
                 *("podman", *self._where, "build", "--format", "docker", "--network", "host"),
                 *("--isolation", "chroot", "--layers=false", "--tag", service.image),
-                *("--volume", f"{debian.wheels()}:/wheels:ro", checkout / service.context),
+                *("--volume", f"{debian.wheels()}:/wheels:ro"),
+                *("--volume", f"{pip}:/etc/pip.conf:ro", checkout / service.context),
                 timeout=600,
             )
-
-    def _import_base(self) -> None:
-        base = self._run / "base"
-        command("cp", "-a", debian.root("base", ()), base, timeout=120)
-        (base / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
-        archive = self._run / "base.tar"
-        command("tar", "-C", base, "-cf", archive, ".", timeout=120)
-        command("podman", *self._where, "import", archive, BASE, timeout=120)
-        archive.unlink()
-        shutil.rmtree(base)
 
     def config(self, image: str) -> dict[str, Any]:
         """The image's configuration, as `docker inspect` shows it."""

@@ -1,4 +1,5 @@
-"""What the fabric of the first proof of concept consists of: addresses, records, configs, pods.
+"""What a fabric consists of: addresses, records, configs, pods. The first proof of concept's, one
+with two gateways, and one with an edge behind NAT.
 
 Values only; `lab.fabric` makes them real.
 """
@@ -6,7 +7,7 @@ Values only; `lab.fabric` makes them real.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab.process import LabError
@@ -52,6 +53,35 @@ class Pod:
         return self.address.partition("/")[0]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which nodes and pods there are."""
+
+    underlay: Mapping[str, str]
+    """Addresses on the underlay, by node."""
+    records: Mapping[str, Record]
+    """The node records, by node: the nodes that run fabricd."""
+    blocks: Mapping[str, str]
+    """The cluster's nodes, with what Calico's IPAM gave to each."""
+    pods: tuple[Pod, ...]
+    store: str
+    """The node of the cluster that holds etcd."""
+    behind_nat: Mapping[str, str] = field(default_factory=dict)
+    """Edges that have no address on the underlay: that of the router each sits behind."""
+
+    def pod(self, text: str) -> Pod:
+        """By name or address; raises LabError."""
+        for candidate in self.pods:
+            if text in {candidate.name, candidate.ip}:
+                return candidate
+        raise LabError(f"{text} is no pod; there are {', '.join(each.name for each in self.pods)}")
+
+
+POOLS = ("10.233.64.0/18", "2.0.0.0/8")
+"""Calico's IPPools: the cluster's pods, and the fabric's networks."""
+
+# ---------------------------------------------------------------- the first proof of concept
+
 UNDERLAY = {
     "node1": "10.20.8.141",
     "node2": "10.20.8.142",
@@ -74,13 +104,8 @@ RECORDS: Mapping[str, Record] = {
         "community": "app1",
     },
 }
-"""The node records, by node: the nodes that run fabricd."""
-
-POOLS = ("10.233.64.0/18", "2.0.0.0/8")
-"""Calico's IPPools: the cluster's pods, and the fabric's networks."""
 
 BLOCKS = {"node1": "10.233.96.0/24", "node2": "10.233.90.0/24"}
-"""The cluster's nodes, with what Calico's IPAM gave to each."""
 
 PODS = (
     Pod("pod-node1", "node1", "10.233.96.2/24", "10.233.96.1", "cni0"),
@@ -89,12 +114,40 @@ PODS = (
     Pod("pod-edge3", "edge3", "2.2.2.34/27", "2.2.2.33", "br-edge"),
 )
 
+FIRST = Layout(UNDERLAY, RECORDS, BLOCKS, PODS, store="node1")
 
-def find_pod(text: str) -> Pod:
-    for candidate in PODS:
-        if text in {candidate.name, candidate.ip}:
-            return candidate
-    raise LabError(f"{text} is no pod; there are {', '.join(each.name for each in PODS)}")
+# ---------------------------------------------------------------- several gateways
+
+_NODE3 = "10.20.8.143"
+
+TWO_GATEWAYS = Layout(
+    underlay={**UNDERLAY, "node3": _NODE3},
+    records={**RECORDS, "node2": {**RECORDS["node1"], "endpoint": UNDERLAY["node2"]}},
+    blocks={**BLOCKS, "node3": "10.233.91.0/24"},
+    pods=(*PODS, Pod("pod-node3", "node3", "10.233.91.3/24", "10.233.91.1", "cni0")),
+    store="node3",
+)
+"""node2 is a gateway to the same cluster, and node3 stands for the rest of it. By rendezvous hash
+edge2 belongs to node2, and edge3 to node1.
+"""
+
+# ---------------------------------------------------------------- nodes that move
+
+MOVING = Layout(
+    underlay=UNDERLAY,
+    records={
+        **RECORDS,
+        "node1": {**RECORDS["node1"], "endpoint": "10.20.8.241"},
+        "edge4": {"role": "edge", "subnets": ["2.2.2.64/27"], "community": "app1"},
+    },
+    blocks=BLOCKS,
+    pods=(*PODS, Pod("pod-edge4", "edge4", "2.2.2.66/27", "2.2.2.65", "br-edge")),
+    store="node2",
+    behind_nat={"edge4": "10.20.8.60"},
+)
+"""edge4 sits behind NAT. node1 has an address for the edges beside the one that its cluster knows,
+so that the one can change without the other.
+"""
 
 
 def communities(record: Record) -> set[str]:

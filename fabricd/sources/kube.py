@@ -167,7 +167,7 @@ class KubeStore(Store):
                 await trio.sleep_forever()
             self._hope = trio.CancelScope()
             waiting = self._waiting()
-            if waiting and not self._lost:
+            if waiting:
                 self._told, self._lost = False, True
                 feed(Lost(waiting[0].why))
                 for one in waiting:

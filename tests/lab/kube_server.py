@@ -197,6 +197,7 @@ class KubeServer:
 
         # Of a version that the store never had nothing is said: the watch waits for it.
         known = after <= self.api.version
+        bookmarks = self.bookmarks and query.get("allowWatchBookmarks") == "true"
         with trio.move_on_at(now + seconds):
             try:
                 if self.error_frames:
@@ -211,7 +212,7 @@ class KubeServer:
                         await news.wait()
                         continue
                     bookmark_at = float("inf")
-                    if known and self.bookmarks:
+                    if known and bookmarks:
                         await send(_bookmark(kind, max(after, self.api.version)))
             except ApiError as error:
                 await send({"type": "ERROR", "object": error.status()})

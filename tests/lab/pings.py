@@ -1,4 +1,6 @@
-"""Pings between pods while something else goes on: which of them were lost."""
+"""Pings between pods while something else goes on: which of them were lost, and how long there was
+no answer.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,12 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Final
 
 from lab.demo import PATHS
 from lab.fabric import Fabric
 from lab.process import Process, spawn, wait_until
-from lab.topology import find_pod
 from tests.lab.observe import SOON
 
 INTERVAL: Final = 0.02
@@ -29,16 +31,27 @@ class Pings:
         self.path = f"{source} to {target}"
         folder = fabric.run / "pings"
         folder.mkdir(exist_ok=True)
-        inside = fabric.namespaces[find_pod(source).name].inside
-        argv = inside("ping", "-n", "-i", str(interval), find_pod(target).ip)
+        pod = fabric.layout.pod
+        inside = fabric.namespaces[pod(source).name].inside
+        argv = inside("ping", "-n", "-D", "-i", str(interval), pod(target).ip)
         self._process: Process = spawn(
             *argv, run=folder, name=f"{source}-{target}-{time.monotonic_ns()}"
         )
 
     def answered(self) -> list[int]:
         """Numbers of the pings that were answered so far."""
+        return [number for _, number in self._answers()]
+
+    def longest_silence(self) -> float:
+        """The most seconds between one answer and the next."""
+        times = [at for at, _ in self._answers()]
+        return max((later - at for at, later in pairwise(times)), default=0.0)
+
+    def _answers(self) -> list[tuple[float, int]]:
+        """When each came, Unix seconds, and its number."""
         text = self._process.log.read_text(encoding="utf-8", errors="replace")
-        return [int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", text)]
+        found = re.findall(r"\[([\d.]+)\] \d+ bytes from .* icmp_seq=(\d+)", text)
+        return [(float(at), int(number)) for at, number in found]
 
     def wait_answer(self) -> None:
         """Wait for one more answer."""

@@ -23,7 +23,7 @@ from fabricd.core.state import IfAddress, KernelState, Link, Route, RouteKind, R
 from fabricd.errors import Unavailable
 from fabricd.kernel import Kernel, routes
 from fabricd.kernel.netlink import Netlink
-from fabricd.model import Address, prefix
+from fabricd.model import Address, Prefix, prefix
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 

@@ -40,7 +40,7 @@ def fabric() -> Iterator[Fabric]:
 
 
 def test_a_node_comes_up_step_by_step_whatever_is_missing_at_its_start(fabric: Fabric) -> None:
-    credentials = [fabric.run / "pki" / f"edge3.{kind}" for kind in ("crt", "key")]
+    credentials = [fabric.nodes["edge3"].pki / f"node.{kind}" for kind in ("crt", "key")]
     for path in credentials:
         path.rename(away(path))
     logs = {name: Log(fabric, name) for name in NODES}
@@ -57,6 +57,7 @@ def test_a_node_comes_up_step_by_step_whatever_is_missing_at_its_start(fabric: F
         assert "store: " in reasons
         assert f"{name}-charon.vici" in reasons
 
+    fabric.start_birds()
     # The store comes: what the kernel has to hold, it holds, above all the refusal of clear text.
     fabric.etcd.start()
     for name, record in RECORDS.items():

@@ -84,9 +84,11 @@ def run() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def images(run: Path) -> Iterator[Images]:
     made = Images(run)
-    made.build(services())
-    yield made
-    made.remove()
+    try:
+        made.build(services())
+        yield made
+    finally:
+        made.remove()
 
 
 @pytest.fixture(scope="module")

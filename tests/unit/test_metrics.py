@@ -35,8 +35,8 @@ CONTRACT = {
     "certificate_expiry_timestamp_seconds": ("gauge", {"subject"}),
 }
 
-BEYOND = {"records_held"}
-"""Series that the contract asks for without a name."""
+BEYOND = {"records_held", "part_available"}
+"""Series that the contract asks for without a name, or not at all."""
 
 EXPIRY = {"CN=edge2,O=StrongSwan,C=CN": 1.8e9}
 
@@ -58,6 +58,8 @@ def status(*peers: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "synced": True,
         "source": {"last_event": 1.75e9},
+        "kernel": {"ok": True, "reason": ""},
+        "charon": {"ok": False, "reason": "away"},
         "records": {"node": 3, "community": 1},
         "rejected": [],
         "held": [],
@@ -92,7 +94,7 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
     found = {
         name: (types[name], {label for label, _ in labels})
         for name, labels in values
-        if not name.endswith("_created") and name not in BEYOND
+        if not name.endswith("_created") and name not in BEYOND and not name.startswith("process_")
     }
     assert found == CONTRACT
 
@@ -102,6 +104,9 @@ def test_everything_that_the_status_says() -> None:
     assert values["build_info", (("version", __version__),)] == 1
     assert values["source_synced", ()] == 1
     assert values["source_last_event_timestamp_seconds", ()] == 1.75e9
+    assert values["part_available", (("part", "kernel"),)] == 1
+    assert values["part_available", (("part", "charon"),)] == 0
+    assert values["process_start_time_seconds", ()] > 1.7e9
     assert values["records", (("kind", "node"),)] == 3
     assert values["records", (("kind", "community"),)] == 1
     assert values["peers", ()] == 2
@@ -152,7 +157,7 @@ def test_no_id_in_a_label() -> None:
     metrics.repairs.labels("child").inc()
     _, values = scrape(metrics)
     names = {label for _, labels in values for label, _ in labels}
-    assert names == {"version", "kind", "peer", "outcome", "le", "subject"}
+    assert names == {"version", "kind", "peer", "outcome", "le", "subject", "part"}
 
 
 def test_two_daemons_in_one_process_count_apart() -> None:

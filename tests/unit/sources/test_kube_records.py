@@ -31,7 +31,7 @@ def node(
     *,
     name: str = "edge2",
     addresses: dict[str, str] | None = None,
-    created: str = "2026-11-23T17:28:35Z",
+    created: str | None = "2026-11-23T17:28:35Z",
     **spec: Any,
 ) -> dict[str, Any]:
     """A Node as the API writes it."""
@@ -192,8 +192,9 @@ def test_the_node_that_was_created_first_keeps_its_subnet() -> None:
     assert list(rib.in_force().nodes) == ["edge2"]
 
 
-def test_a_creation_time_that_is_none() -> None:
-    put = put_of_node(read(node(EDGE, created="")))
+@pytest.mark.parametrize("created", ["", "yesterday", None])
+def test_a_creation_time_that_is_none(created: str | None) -> None:
+    put = put_of_node(read(node(EDGE, created=created)))
     assert put is not None
     assert put.created == 0
 

@@ -232,6 +232,10 @@ async def test_one_kind_away_means_all_away_and_nothing_is_missed(cluster: KubeC
         cluster.server.forbidden |= {("watch", "communities"), ("list", "communities")}
         await seen.until(seen.lost)
         cluster.annotate("edge1", endpoint="192.0.2.1")
+        # The other kind goes as well, for longer than patience lasts: that is no second loss.
+        cluster.server.forbidden |= {("watch", "nodes"), ("list", "nodes")}
+        lists = cluster.server.asked("nodes?limit")
+        await cluster.server.until(lambda: cluster.server.asked("nodes?limit") > lists + 5)
         cluster.server.forbidden.clear()
         await seen.until(lambda: seen.in_sync)
         assert b"192.0.2.1" in seen.records["nodes/edge1"]
