@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import log2
 from typing import Final
 
@@ -193,6 +194,7 @@ def _identities(seen: Seen) -> set[str]:
     return {text.casefold() for text in (seen.about.subject, *seen.about.alternatives)}
 
 
+@lru_cache(maxsize=65536)
 def _canonical(identity: str) -> str:
     """An identity as `describe` writes names: charon compares without regard to case too."""
     if not is_name(identity):

@@ -1,6 +1,7 @@
 """One attempt to bring a CHILD_SA up, over a connection of its own: it lasts as long as it lasts.
 
-When it fails nothing half-open stays behind, and charon's log of the attempt says why.
+When it fails nothing half-open stays behind that the peer knows nothing of, and charon's log of the
+attempt says why.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fabricd.errors import Unavailable
 from fabricd.ike.codec import number, observed_ike_sa, sections, text
 from fabricd.ike.connection import Connection
 from fabricd.ike.effector import terminate_ike_sa
-from fabricd.ike.failure import explain
+from fabricd.ike.failure import RECEIVED, explain
 from fabricd.ike.protocol import ProtocolError, Request, Section, Tree
 
 HALF_OPEN: Final = frozenset({"CREATED", "CONNECTING"})
@@ -64,8 +65,11 @@ async def _initiate(connection: Connection, tunnel: Tunnel, patience: float) -> 
         raise Unavailable("charon", f"it logs what this program can't read: {error}") from error
     if any(child.name == tunnel.child and child.state in UP for sa in sas for child in sa.children):
         return
-    half_open = [sa.id for sa in sas if sa.id in created and sa.state in HALF_OPEN]
-    await connection.exchange([terminate_ike_sa(sa) for sa in half_open])
+    if not any(line.startswith(RECEIVED) for line in log):
+        # A peer that has answered may have its half done, and would send into what is cut off here:
+        # charon goes on with it, and another attempt joins in.
+        half_open = [sa.id for sa in sas if sa.id in created and sa.state in HALF_OPEN]
+        await connection.exchange([terminate_ike_sa(sa) for sa in half_open])
     raise InitiateFailed(explain(log, answer.error, patience))
 
 

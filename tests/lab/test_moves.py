@@ -1,0 +1,168 @@
+"""Nodes that move and nodes behind NAT: tunnels come back by themselves, and only theirs.
+
+edge4 has no endpoint and sits behind a router that masquerades; node1 has an address for the edges
+that can change without its cluster's network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.fabric import Fabric
+from lab.process import wait_until
+from lab.topology import MOVING
+from tests.lab.observe import SOON, own_fabric, sas, status, wait_converged
+from tests.lab.pings import Pings
+
+EDGES = ("edge2", "edge3", "edge4")
+
+OTHERS = (("pod-edge2", "pod-node2"), ("pod-edge2", "pod-edge3"), ("pod-node2", "pod-edge3"))
+"""Paths that have nothing to do with edge4."""
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Fabric]:
+    with own_fabric(MOVING) as whole:
+        whole.namespaces["node1"].add_address("eth0", f"{endpoint(whole, 'node1')}/24")
+        whole.start_services()
+        for name, record in MOVING.records.items():
+            whole.put_record(name, record)
+        whole.start_daemons()
+        wait_converged(whole)
+        yield whole
+
+
+def endpoint(fabric: Fabric, name: str) -> str:
+    """As the record has it."""
+    return str({**fabric.layout.records, **fabric.records}[name]["endpoint"])
+
+
+@contextmanager
+def undisturbed(fabric: Fabric, *paths: tuple[str, str]) -> Iterator[None]:
+    """Between these pods no ping is lost meanwhile."""
+    running = [Pings(fabric, *path) for path in paths]
+    try:
+        for pings in running:
+            pings.wait_answer()
+        yield
+        for pings in running:
+            pings.wait_answer()
+    finally:
+        lost = {pings.path: pings.stop() for pings in running}
+    assert lost == {pings.path: [] for pings in running}
+
+
+def sas_without(fabric: Fabric, name: str) -> dict[str, dict[str, list[str]]]:
+    """The SAs of all pairs of nodes but those of `name`."""
+    return {
+        node.name: {sa: c for sa, c in sas(node.charon).items() if f"-{name} #" not in sa}
+        for node in fabric.nodes.values()
+        if node.name != name
+    }
+
+
+def remote(fabric: Fabric, name: str, peer: str) -> str:
+    """Where a node sees a peer."""
+    [found] = [p for p in status(fabric, name)["peers"] if p["name"] == peer]
+    return str(found["remote"])
+
+
+def reach(fabric: Fabric, name: str) -> None:
+    """Until the pods of a node and of all its peers reach one another, both ways."""
+    peers = fabric.expected_peers(name)
+    for peer in sorted(peers):
+        fabric.wait_ping(f"pod-{name}", f"pod-{peer}", SOON)
+        fabric.wait_ping(f"pod-{peer}", f"pod-{name}", SOON)
+
+
+# ---------------------------------------------------------------- behind NAT
+
+
+def test_an_edge_behind_nat_initiates_and_its_pods_are_reached_from_everywhere(
+    fabric: Fabric,
+) -> None:
+    peers = status(fabric, "edge4")["peers"]
+    assert {p["name"]: (p["initiator"], p["up"]) for p in peers} == dict.fromkeys(
+        ("node1", "edge2", "edge3"), (True, True)
+    )
+    for name in ("node1", "edge2", "edge3"):
+        assert remote(fabric, name, "edge4") == MOVING.behind_nat["edge4"]
+    reach(fabric, "edge4")
+    assert fabric.ping("pod-edge4", "pod-node2") == fabric.ping("pod-node2", "pod-edge4") == 0
+    # Nobody gets in who was not asked for.
+    assert fabric.namespaces["edge2"].lost("192.168.8.2", 1) == 1
+
+
+def forget_mappings(fabric: Fabric) -> None:
+    fabric.routers["edge4"].forget()
+
+
+def move_router(fabric: Fabric) -> None:
+    fabric.routers["edge4"].move("10.20.8.61/24")
+    for name in ("node1", "edge2", "edge3"):
+        wait_until(
+            lambda: remote(fabric, name, "edge4") == "10.20.8.61",  # noqa: B023
+            f"{name} sees edge4 at its new address",
+            SOON,
+        )
+
+
+@pytest.mark.parametrize("change", [forget_mappings, move_router])
+def test_the_mapping_changes_and_only_the_edge_behind_it_is_touched(
+    fabric: Fabric, change: Callable[[Fabric], None]
+) -> None:
+    before = sas_without(fabric, "edge4")
+    with undisturbed(fabric, *OTHERS):
+        change(fabric)
+        reach(fabric, "edge4")
+        wait_converged(fabric)
+    assert sas_without(fabric, "edge4") == before
+
+
+# ---------------------------------------------------------------- other addresses
+
+
+def move(fabric: Fabric, name: str, address: str) -> None:
+    """A node gets another address on the underlay, and its record says so."""
+    old = endpoint(fabric, name)
+    node = fabric.namespaces[name]
+    node.add_address("eth0", f"{address}/24")
+    node.ip("address", "delete", f"{old}/24", "dev", "eth0")
+    fabric.put_record(name, {**fabric.records[name], "endpoint": address})
+
+
+def test_an_edge_moves_and_only_its_tunnels_are_touched(fabric: Fabric) -> None:
+    before = sas_without(fabric, "edge3")
+    with undisturbed(fabric, ("pod-edge2", "pod-node2"), ("pod-edge4", "pod-edge2")):
+        move(fabric, "edge3", "10.20.8.13")
+        for name in ("node1", "edge2", "edge4"):
+            wait_until(
+                lambda: remote(fabric, name, "edge3") == "10.20.8.13",  # noqa: B023
+                f"{name} sees edge3 at its new address",
+                SOON,
+            )
+        reach(fabric, "edge3")
+        wait_converged(fabric)
+    assert sas_without(fabric, "edge3") == before
+
+
+def test_the_gateway_gets_another_endpoint_and_tunnels_between_edges_are_not_touched(
+    fabric: Fabric,
+) -> None:
+    before = sas_without(fabric, "node1")
+    with undisturbed(fabric, ("pod-edge2", "pod-edge3"), ("pod-edge4", "pod-edge2")):
+        move(fabric, "node1", "10.20.8.242")
+        for name in EDGES:
+            wait_until(
+                lambda: remote(fabric, name, "node1") == "10.20.8.242",  # noqa: B023
+                f"{name} sees node1 at its new address",
+                SOON,
+            )
+        for name in EDGES:
+            fabric.wait_ping(f"pod-{name}", "pod-node2", SOON)
+            fabric.wait_ping("pod-node2", f"pod-{name}", SOON)
+        wait_converged(fabric)
+    assert sas_without(fabric, "node1") == before
