@@ -60,8 +60,8 @@ class Nat:
 
     def move(self, address: str) -> None:
         """Another address on the underlay; the mappings go with the old one."""
-        self.namespace.add_address("eth0", address)
         self.namespace.ip("address", "delete", self.address, "dev", "eth0")
+        self.namespace.add_address("eth0", address)
         self.address = address
 
     def _translate(self) -> None:

@@ -41,7 +41,7 @@ class About:
 
     node: str
     source: str
-    """`etcd` or `dir`."""
+    """`etcd`, `dir` or `kubernetes`."""
     prefix: str
     """Of the keys that are shown: `/fabric`."""
     last_event: float

@@ -127,6 +127,7 @@ def node_fields(node: KubeNode) -> dict[str, Any] | None:
             "community": _community(labels, given.pop("community", "")),
             "identity": given.pop("identity", None),
             "priority": _number(given.pop("priority", None)),
+            "drained": _boolean(given.pop("drained", None)),
             # Nobody knows these: they are reported by their names.
             **{"annotation fabricd.io/role" if f == "role" else f: v for f, v in given.items()},
             **{f"label {key}": value for key, value in sorted(labels.items()) if _stray(key)},
@@ -178,6 +179,10 @@ def _under(keys: Mapping[str, str] | None, prefix: str) -> list[str]:
 
 def _number(text: str | None) -> int | str | None:
     return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text.strip()) else text
+
+
+def _boolean(text: str | None) -> bool | str | None:
+    return {"true": True, "false": False}.get(text.strip(), text) if text is not None else None
 
 
 def _stray(key: str) -> bool:

@@ -31,8 +31,10 @@ def fabric() -> Iterator[Fabric]:
         for name, record in RECORDS.items():
             drop_in(it, f"nodes/{name}", record)
             it.records[name] = record
+        it.start_birds()
         it.start_daemons()
         wait_converged(it)
+        it.birds["node2"].wait_learned("2.0.0.0/8")
         yield it
 
 

@@ -22,6 +22,8 @@ EDGES = ("edge2", "edge3", "edge4")
 OTHERS = (("pod-edge2", "pod-node2"), ("pod-edge2", "pod-edge3"), ("pod-node2", "pod-edge3"))
 """Paths that have nothing to do with edge4."""
 
+OUT_OF_NAT = tuple(("pod-edge4", f"pod-{peer}") for peer in ("node1", "edge2", "edge3"))
+
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
@@ -92,8 +94,6 @@ def test_an_edge_behind_nat_initiates_and_its_pods_are_reached_from_everywhere(
         assert remote(fabric, name, "edge4") == MOVING.behind_nat["edge4"]
     reach(fabric, "edge4")
     assert fabric.ping("pod-edge4", "pod-node2") == fabric.ping("pod-node2", "pod-edge4") == 0
-    # Nobody gets in who was not asked for.
-    assert fabric.namespaces["edge2"].lost("192.168.8.2", 1) == 1
 
 
 def forget_mappings(fabric: Fabric) -> None:
@@ -102,24 +102,35 @@ def forget_mappings(fabric: Fabric) -> None:
 
 def move_router(fabric: Fabric) -> None:
     fabric.routers["edge4"].move("10.20.8.61/24")
-    for name in ("node1", "edge2", "edge3"):
-        wait_until(
-            lambda: remote(fabric, name, "edge4") == "10.20.8.61",  # noqa: B023
-            f"{name} sees edge4 at its new address",
-            SOON,
-        )
 
 
 @pytest.mark.parametrize("change", [forget_mappings, move_router])
 def test_the_mapping_changes_and_only_the_edge_behind_it_is_touched(
     fabric: Fabric, change: Callable[[Fabric], None]
 ) -> None:
+    """In the midst of traffic: neither end has had to ask yet whether the other lives, so charon
+    has not seen the mapping as it was.
+    """
     before = sas_without(fabric, "edge4")
     with undisturbed(fabric, *OTHERS):
-        change(fabric)
+        fabric.nodes["edge4"].charon.restart()
+        wait_converged(fabric)
+        running = [Pings(fabric, *path) for path in OUT_OF_NAT]
+        try:
+            for pings in running:
+                pings.wait_answer()
+            change(fabric)
+            for pings in running:
+                pings.wait_answer()
+        finally:
+            for pings in running:
+                pings.stop()
+                print(f"{change.__name__}: {pings.path} {pings.longest_silence():.1f} s silent")
         reach(fabric, "edge4")
         wait_converged(fabric)
     assert sas_without(fabric, "edge4") == before
+    for name in ("node1", "edge2", "edge3"):
+        assert remote(fabric, name, "edge4") == fabric.routers["edge4"].address.split("/")[0]
 
 
 # ---------------------------------------------------------------- other addresses
@@ -129,8 +140,8 @@ def move(fabric: Fabric, name: str, address: str) -> None:
     """A node gets another address on the underlay, and its record says so."""
     old = endpoint(fabric, name)
     node = fabric.namespaces[name]
-    node.add_address("eth0", f"{address}/24")
     node.ip("address", "delete", f"{old}/24", "dev", "eth0")
+    node.add_address("eth0", f"{address}/24")
     fabric.put_record(name, {**fabric.records[name], "endpoint": address})
 
 

@@ -85,6 +85,7 @@ def test_annotations_come_before_what_a_node_says_by_itself() -> None:
             "fabricd.io/subnets": "10.233.0.0/16, 10.234.0.0/16",
             "fabricd.io/identity": "C=CN, O=Org, CN=gateway",
             "fabricd.io/priority": "200",
+            "fabricd.io/drained": "true",
             "other.io/subnets": "9.9.9.0/24",
         },
         addresses={"InternalIP": "10.20.8.4"},
@@ -96,6 +97,7 @@ def test_annotations_come_before_what_a_node_says_by_itself() -> None:
         "subnets": ["10.233.0.0/16", "10.234.0.0/16"],
         "identity": "C=CN, O=Org, CN=gateway",
         "priority": 200,
+        "drained": True,
     }
 
 
@@ -144,6 +146,7 @@ def test_nothing_to_have_as_subnet_is_a_fault_of_the_record() -> None:
         (EDGE, {"fabricd.io/subnets": ""}, "subnets", "annotation fabricd.io/subnets"),
         (EDGE, {"fabricd.io/endpoint": "a b"}, "endpoint", "annotation fabricd.io/endpoint"),
         (EDGE, {"fabricd.io/priority": "high"}, "priority", "annotation fabricd.io/priority"),
+        (EDGE, {"fabricd.io/drained": "yes"}, "drained", "annotation fabricd.io/drained"),
         (EDGE, {"fabricd.io/identity": "CN=*"}, "identity", "annotation fabricd.io/identity"),
         (EDGE, {"fabricd.io/community": "a b"}, "community", "annotation fabricd.io/community"),
     ],
@@ -222,6 +225,7 @@ RECORDS: list[dict[str, Any]] = [
         "subnets": ["10.233.0.0/16"],
         "identity": "C=CN, O=Org, CN=gw",
         "priority": 200,
+        "drained": True,
         "comment": "kept",
     },
 ]
