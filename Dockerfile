@@ -31,7 +31,8 @@ RUN cp --remove-destination "$(readlink -f /usr/bin/python3)" /opt/fabricd/bin/p
     && setcap cap_net_admin=ep /opt/fabricd/bin/python3 \
     && setcap cap_net_admin=ep /usr/sbin/nft
 ENV PATH=/opt/fabricd/bin:$PATH PYTHONUNBUFFERED=1
-USER fabricd
+# By number, so that Kubernetes can see that it is not root.
+USER 9815:9815
 VOLUME /var/lib/fabricd
 HEALTHCHECK --interval=30s --timeout=20s --start-period=30s CMD ["fabricctl", "status"]
 ENTRYPOINT ["fabricd"]

@@ -52,7 +52,7 @@ def connections(self: Node | None, found: tuple[Peering, ...], around: Surroundi
         occasion = ""
         if peering.initiate:
             peer = peering.peer.name
-            occasion = f"{_term(peer, around.hour)} {doubted.get(peer, '')}"
+            occasion = f"{_term(self.name, peer, around.hour)} {doubted.get(peer, '')}"
         conn = _conn(self, peering, around.identity, occasion, _patience(peering))
         conns[conn.name] = conn
         carried[conn.name] = peering.carried
@@ -91,9 +91,9 @@ def _conn(self: Node, peering: Peering, identity: Identity, occasion: str, patie
     )
 
 
-def _term(peer: str, hour: int) -> int:
-    """Which span of `LIFE` this is: it begins at an hour of the peer's own, not for all at once,
+def _term(name: str, peer: str, hour: int) -> int:
+    """Which span of `LIFE` this is: it begins at an hour of the pair's own, not for all at once,
     and at the same hour after every restart.
     """
-    offset = int.from_bytes(sha256(peer.encode()).digest()[:4])
+    offset = int.from_bytes(sha256(f"{name} {peer}".encode()).digest()[:4])
     return (hour + offset) // LIFE

@@ -52,8 +52,8 @@ def doors(
 
 def _door(self: Node, remote: Prefix, place: int, around: Surroundings) -> tuple[Route, ...]:
     from_here = source(self, family(remote), around)
-    if not within(remote, around.networks):
-        # Refused in our own table, where the main table's routes come too late.
+    if remote in around.networks or not within(remote, around.networks):
+        # Refused in our own table, where the main table's routes come too late or don't count.
         return (
             Route(TABLE, remote, link=around.tunnel_link, source=from_here, metric=TUNNEL_METRIC),
         )

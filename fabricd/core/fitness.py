@@ -26,7 +26,7 @@ ON_PROBATION: Final = 1
 UNKNOWN: Final = 2
 """It has no IKE_SA, and nobody knows why."""
 FAILED: Final = 3
-"""It has no IKE_SA, and the last attempt at one failed."""
+"""It carries nothing, and the last attempt failed: at an IKE_SA, or at a CHILD_SA in it."""
 
 
 def unfit(
@@ -46,8 +46,10 @@ def unfit(
         age = max((sa.age for sa in sas), default=0)
         carries = bool(installed(sas))
         start = start and not carries and age < START
-        if not sas:
-            found[gateway.name] = FAILED if conn in failed else UNKNOWN
+        if conn in failed and not carries:
+            found[gateway.name] = FAILED
+        elif not sas:
+            found[gateway.name] = UNKNOWN
         elif not carries and age < probation(edge):
             found[gateway.name] = ON_PROBATION
     if start:

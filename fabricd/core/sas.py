@@ -21,6 +21,10 @@ LINGER: Final = 5
 follow the new one meanwhile."""
 
 
+REKEY_SLACK: Final = 2
+"""Seconds by which charon's two figures may be off."""
+
+
 def sa_actions(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
     """What has to happen to the SAs."""
     by_conn = sas_by_conn(ike)
@@ -68,7 +72,7 @@ def _as_initiator(
     complete = True
     carried = installed(sas)
     for tunnel in tunnels:
-        if not any(_serves(sa, {tunnel.child}) for sa in established):
+        if not any(_serves(conn, sa, {tunnel.child}) for sa in established):
             complete = False
             target = f"{conn.name} {tunnel.child}".rstrip()
             reason = "the records ask for it, no such SA is installed"
@@ -80,8 +84,8 @@ def _as_initiator(
     if not complete:
         return
     # Everything is up: what is doubled or made from an older set-up can go without loss.
-    keeper = max(established, key=lambda sa: (_serves(sa, names), sa.id))
-    if _serves(keeper, names) < len(names):
+    keeper = max(established, key=lambda sa: (_serves(conn, sa, names), sa.id))
+    if _serves(conn, keeper, names) < len(names):
         return
     for sa in established:
         if sa is not keeper and installed([sa]) & conn.children <= settled:
@@ -125,10 +129,10 @@ def _retire(conn: Conn, sa: IkeSa, reason: str) -> Iterator[Action]:
         yield _terminate(sa, Disruption.REKEY, reason)
 
 
-def _serves(sa: IkeSa, names: set[str]) -> int:
+def _serves(conn: Conn, sa: IkeSa, names: set[str]) -> int:
     """How many of the named children this IKE_SA carries; an IKE_SA alone is asked for by ""."""
     if names == {""}:
-        return 1
+        return int(not sa.rekey or abs(sa.rekey - conn.rekey) <= REKEY_SLACK)
     return len(names & {child.name for child in sa.children if carries(child)})
 
 

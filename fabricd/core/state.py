@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from zlib import crc32
 
 from fabricd.model import Address, Prefix
 
@@ -117,6 +118,10 @@ class KernelState:
 # ---------------------------------------------------------------- IKE
 
 
+IKE_REKEY: Final = 4 * 3600
+"""Seconds after which an IKE_SA is rekeyed, at least."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Child:
     """One pair of traffic selectors of a connection."""
@@ -147,6 +152,15 @@ class Conn:
     """Where to find the peer; `%any`: it comes to us."""
     dpd: int = field(default=10, compare=False)
     """Seconds of silence after which the peer is asked whether it lives."""
+
+    @property
+    def rekey(self) -> int:
+        """Seconds after which its IKE_SAs are rekeyed. It follows from the digest: charon makes a
+        CHILD_SA within any IKE_SA whose set-up equals the connection's, so to have peers
+        authenticate anew there must be a difference that it sees; and it tells of an IKE_SA
+        without CHILD_SAs what that was made with.
+        """
+        return IKE_REKEY + crc32(self.digest.encode()) % 3600
 
     def child_name(self, child: Child) -> str:
         """The child's name in charon."""
@@ -204,6 +218,8 @@ class IkeSa:
     age: int = 0
     """Seconds since it was established; 0 before."""
     children: tuple[ChildSa, ...] = ()
+    rekey: int = field(default=0, compare=False)
+    """Seconds from its beginning to its rekeying; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,14 @@ def connected(state: KernelState, bridge: str) -> tuple[Prefix, ...]:
         for item in state.addresses.values()
         if item.link not in {"lo", bridge} and not owns_address(state, item)
     }
-    return tuple(sorted(Prefix(str(net)) for net in found if not net.is_link_local))
+    return tuple(
+        sorted(
+            Prefix(str(net))
+            for net in found
+            # An address alone is no network: the local table has it, and kube-proxy has thousands.
+            if not net.is_link_local and net.prefixlen < net.max_prefixlen
+        )
+    )
 
 
 def tunnel_link(state: KernelState, userspace_esp: bool | None) -> str | None:

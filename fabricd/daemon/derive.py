@@ -4,7 +4,7 @@ kept as long as nothing of it has changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -14,9 +14,13 @@ from fabricd.core.fitness import unfit
 from fabricd.core.rib import InForce
 from fabricd.core.state import IkeState, KernelState
 from fabricd.core.surroundings import Surroundings, connected, local_addresses, tunnel_link
+from fabricd.core.tunnels import ESTABLISHED
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.trust import Trust
 from fabricd.model import Prefix, Role
+
+REFUSED: Final = 300.0
+"""Seconds until a gateway that failed is asked again for more than an IKE_SA."""
 
 CHARON_GONE: Final = 20.0
 """Seconds that doors stay open without word of charon: the edges have noticed by then."""
@@ -45,10 +49,12 @@ class Deriver:
         self._carried: frozenset[Prefix] | None = None
         self._seen = clock()
         self._unfit: tuple[tuple[str, int], ...] = ()
+        self._refused: dict[str, float] = {}
+        """By connection to a gateway: until when its failure is remembered."""
         self._from: tuple[InForce, Surroundings] | None = None
         self._derived: DesiredState | None = None
 
-    def saw(self, ike: IkeState, in_force: InForce, failed: Container[str]) -> None:
+    def saw(self, ike: IkeState, in_force: InForce, failed: Collection[str]) -> None:
         """Charon was looked at; `failed` are the connections whose last attempt failed."""
         self._userspace_esp = ike.userspace_esp
         self._carried = carried_remotes(ike)
@@ -58,7 +64,19 @@ class Deriver:
         if self_node is not None and self_node.role is Role.EDGE:
             gateways = [node for node in in_force.nodes.values() if node.role is Role.CLOUD]
             if len(gateways) > 1:
-                self._unfit = unfit(self_node.name, gateways, ike, failed)
+                self._unfit = unfit(self_node.name, gateways, ike, self._failed(failed, ike))
+
+    def _failed(self, failed: Collection[str], ike: IkeState) -> Collection[str]:
+        """Those that failed, and for a while those that did: where nothing is wanted any more,
+        nothing fails. One that has no IKE_SA any more is judged by that alone.
+        """
+        now = self._seen
+        standing = {sa.conn for sa in ike.sas if sa.state in ESTABLISHED}
+        self._refused |= dict.fromkeys(standing.intersection(failed), now + REFUSED)
+        self._refused = {
+            conn: until for conn, until in self._refused.items() if until > now and conn in standing
+        }
+        return {*failed, *self._refused}
 
     def derive(self, in_force: InForce, kernel: KernelState) -> DesiredState:
         """What should be. `kernel` is the kernel as it was seen last, or empty."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import structlog
@@ -66,9 +66,9 @@ class Reconciler:
         self.rib = rib
         self.traffic = Traffic()
         self.keyring = keyring
-        self.trust = Trust(wall_clock)
+        self.trust = Trust(around.name, wall_clock)
         self._deriver = Deriver(around, keyring, self.trust, clock, wall_clock)
-        self._failed: Container[str] = ()
+        self._failed: Collection[str] = ()
         self._kernel = kernel
         self._charon = charon
         self._clock = clock

@@ -287,6 +287,8 @@ def _judge(
             return True, "up", ""
         if established and not have and not error:
             return True, "standby", ""
+        if not have:
+            return False, "waiting", error or "no IKE_SA"
     elif peering.standby:
         reason = "" if established else error or "no IKE_SA"
         return established, "standby", reason

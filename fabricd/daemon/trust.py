@@ -2,37 +2,36 @@
 
 An IKE_SA outlives what it was made with: a certificate that is revoked, expires, or whose CA is
 trusted no more. Charon does not say which certificate an IKE_SA was made with, but it lists those
-that it has met. So for each peer the last one that was good when it appeared is kept in mind here,
-and when that is good no more the peer's IKE_SAs are named, for the plan to end. What the peer makes
-anew afterwards charon has checked itself, and it is left alone.
+that it has met. So for each peer the latest one that was good when it appeared is kept in mind
+here, and when that is good no more the IKE_SAs that the peer has by then are named, for the plan to
+end. What the peer makes anew afterwards charon has checked itself, and it is left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from math import log2
+from hashlib import sha256
 from typing import Final
 
 import structlog
-from cryptography.x509 import Certificate, load_der_x509_certificate
+from cryptography.x509 import Certificate
 
 from fabricd.core.ownership import conn_name
 from fabricd.core.state import IkeState
 from fabricd.ike import Credentials, issued
 from fabricd.model import Node, Prefix
-from fabricd.pki.certificate import Description, describe
+from fabricd.pki.certificate import Description, read
 from fabricd.pki.names import identity_of, is_name, name_of
 
 GRACE: Final = 30.0
 """Seconds that peers get to authenticate anew when a CA of theirs is no longer trusted: who takes
 part in a change of CAs has a certificate of another by then."""
 
-FIRST_DOUBT: Final = 10.0
-SLOW: Final = 300.0
-"""Seconds."""
+DOUBT: Final = 300
+"""Seconds after which a peer whose certificate does not cover its record is asked anew."""
 
 log = structlog.get_logger()
 
@@ -47,20 +46,22 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Objection:
-    """What is wrong with a peer's certificate, and which IKE_SAs were made before that was so."""
+    """What is wrong with a peer's certificate, and which IKE_SAs are to end for it."""
 
     reason: str
-    noticed: float
-    grace: float
-    last_id: int
-    """The highest unique id of an IKE_SA then: charon's ids only grow."""
+    since: float
+    """From when on it has consequences, Unix seconds."""
+    condemned: frozenset[int] | None = None
+    """The unique ids of the peer's IKE_SAs at that time; None before it. What comes later has
+    passed charon's own check."""
 
 
 class Trust:
     """Updated once a pass, from what charon shows and the credentials in force."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        """`now` gives Unix seconds."""
+    def __init__(self, node: str, now: Callable[[], float]) -> None:
+        """`node`: this one's name. `now` gives Unix seconds."""
+        self._node = node
         self._now = now
         self._known: frozenset[bytes] = frozenset()
         self._identities: frozenset[str] = frozenset()
@@ -68,8 +69,6 @@ class Trust:
         self._objections: dict[str, _Objection] = {}
         self.distrusted: dict[int, str] = {}
         """IKE_SAs to end, by unique id, with the reason."""
-        self._doubts: dict[str, float] = {}
-        """By peer: since when its certificate does not cover its record, Unix seconds."""
         self.doubted: tuple[tuple[str, str], ...] = ()
         """As `Surroundings.doubted`."""
 
@@ -78,7 +77,7 @@ class Trust:
         peers = list(peers)
         identities = frozenset(_canonical(peer.identity) for peer in peers)
         self._learn(ike, identities, credentials)
-        last_id = max((sa.id for sa in ike.sas), default=0)
+        now = self._now()
         objections: dict[str, _Objection] = {}
         for peer in peers:
             conn = conn_name(peer.name)
@@ -86,32 +85,29 @@ class Trust:
             if fault is None:
                 continue
             reason, grace = fault
-            before = self._objections.get(conn)
-            if before is None or before.reason != reason:
+            found = self._objections.get(conn)
+            if found is None or found.reason != reason:
                 log.warning("certificate of a peer", conn=conn, reason=reason)
-                before = _Objection(reason, self._now(), grace, last_id)
-            if last_id < before.last_id:
-                before = _Objection(reason, before.noticed, grace, 0)  # another charon
-            objections[conn] = before
+                found = _Objection(reason, now + grace)
+            if found.condemned is None and now >= found.since:
+                ids = frozenset(sa.id for sa in ike.sas if sa.conn == conn)
+                found = replace(found, condemned=ids)
+            objections[conn] = found
         self._objections = objections
+        self.distrusted = {
+            sa.id: found.reason
+            for sa in ike.sas
+            if (found := objections.get(sa.conn)) is not None and sa.id in (found.condemned or ())
+        }
         narrow = {
             peer.name: seen.about.serial
             for peer in sorted(peers, key=lambda peer: peer.name)
             if (seen := self.of(peer.identity)) is not None and uncovered(seen, peer.subnets)
         }
-        now = self._now()
-        self._doubts = {name: self._doubts.get(name, now) for name in narrow}
         self.doubted = tuple(
-            (name, f"{serial} {_times(now - self._doubts[name])}")
+            (name, f"{serial} {_occasion(self._node, name, now)}")
             for name, serial in narrow.items()
         )
-        self.distrusted = {
-            sa.id: found.reason
-            for sa in ike.sas
-            if (found := objections.get(sa.conn)) is not None
-            and sa.id <= found.last_id
-            and self._now() >= found.noticed + found.grace
-        }
 
     def of(self, identity: str) -> Seen | None:
         """The certificate that an identity was last seen with."""
@@ -138,8 +134,14 @@ class Trust:
         found = sorted(filter(None, map(_read, fresh)), key=lambda seen: seen.about.not_before)
         for seen in found:
             for identity in _identities(seen) & identities:
-                # One that is no good has been refused: whoever showed it did not get in with it.
-                if identity not in self._seen or not self._fault(seen, ike, credentials):
+                # Anybody can show a certificate: one that is no good got nobody in, and an older
+                # one than the last is somebody else's copy as likely as not.
+                known = self._seen.get(identity)
+                if known is not None and known.about.not_before > seen.about.not_before:
+                    continue
+                if credentials is None or not _by_one_of(seen.certificate, credentials.issuers):
+                    continue
+                if known is None or self._fault(seen, ike, credentials) is None:
                     self._seen[identity] = seen
         for gone in self._seen.keys() - identities:
             del self._seen[gone]
@@ -170,22 +172,27 @@ def _fault(
             return f"{what} was revoked {_date(when)}", 0.0
     if now >= seen.about.not_after + 1:  # charon counts whole seconds: it refuses it from now on
         return f"{what} expired {_date(seen.about.not_after)}", 0.0
-    if not any(issued(seen.certificate, issuer) for issuer in credentials.issuers):
+    if not _by_one_of(seen.certificate, credentials.issuers):
         return f"{what} is by {seen.about.issuer}, which is no longer among the CAs", GRACE
     return None
 
 
-def _times(waited: float) -> int:
-    """How often a doubted peer has been asked anew after so many seconds: soon at first, since it
-    may be about to take a new certificate, then every five minutes.
+def _occasion(node: str, peer: str, now: float) -> int:
+    """Changes when a doubted peer is to be asked anew: at a time of this pair's own, and the same
+    after a restart.
     """
-    return int(log2(1 + max(waited, 0) / FIRST_DOUBT)) if waited < SLOW else 5 + int(waited / SLOW)
+    spread = int.from_bytes(sha256(f"{node} {peer}".encode()).digest()[:4])
+    return int(now + spread % DOUBT) // DOUBT
+
+
+@lru_cache(maxsize=16384)
+def _by_one_of(certificate: Certificate, issuers: tuple[Certificate, ...]) -> bool:
+    return any(issued(certificate, issuer) for issuer in issuers)
 
 
 def _read(der: bytes) -> Seen | None:
     try:
-        certificate = load_der_x509_certificate(der)
-        return Seen(certificate, describe(certificate))
+        return Seen(*read(der))
     except ValueError:
         return None  # charon judges it; nothing can be told of it here
 

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
-from zlib import crc32
 
 from fabricd.core.state import Child, ChildSa, Conn, IkeSa, parse_child_name
 from fabricd.ike.credentials import Credentials
@@ -55,10 +54,6 @@ TEMPLATE: Final = hashlib.sha256(
 """A short hash of the templates: part of `Conn.digest`, so that other terms are a difference."""
 
 
-IKE_REKEY: Final = 4 * 3600
-"""Seconds after which an IKE_SA is rekeyed, at least."""
-
-
 PRIORITY: Final = 400_000
 """Of policies where the peer initiates, for the first turn: behind those to which charon gives a
 priority by itself, before those for want of any other (PRIO_BASE of kernel_netlink_ipsec.c)."""
@@ -67,15 +62,13 @@ priority by itself, before those for want of any other (PRIO_BASE of kernel_netl
 def load_conn(conn: Conn, credentials: Credentials) -> Tree:
     """The message of `load-conn`.
 
-    `cacerts` ties the peer to our CAs, whatever others charon trusts for somebody else. The time of
-    rekeying depends on the digest: charon makes a CHILD_SA within any IKE_SA whose set-up equals
-    the connection's, so to have peers authenticate anew there must be a difference that it sees.
+    `cacerts` ties the peer to our CAs, whatever others charon trusts for somebody else.
     """
-    spread = crc32(conn.digest.encode()) % 3600
     return {
         conn.name: {
             **IKE_TEMPLATE,
-            "rekey_time": f"{IKE_REKEY + spread}s",
+            "rekey_time": f"{conn.rekey}s",
+            "rand_time": "0s",  # so that it can be read back
             "dpd_delay": f"{conn.dpd}s",
             "remote_addrs": conn.remote_addrs,
             "local-1": {
@@ -136,6 +129,9 @@ def observed_ike_sa(conn: str, section: Section) -> IkeSa:
         initiator=text(section, "initiator") == "yes",
         remote_host=text(section, "remote-host"),
         age=number(section, "established"),
+        rekey=number(section, "established") + number(section, "rekey-time")
+        if "rekey-time" in section
+        else 0,
         children=tuple(
             _observed_child_sa(child)
             for _, child in _subsections(_subsection(section, "child-sas"))

@@ -33,7 +33,7 @@ from cryptography.x509 import (
 
 from fabricd.core.ownership import AUTHORITY_PREFIX
 from fabricd.ike.crl import Crl
-from fabricd.pki.certificate import describe
+from fabricd.pki.certificate import ODD, describe
 
 READABLE_BY_OTHERS = 0o077
 
@@ -141,7 +141,7 @@ class _Faults(list[str]):
             for item in found:
                 item.public_key()  # is of a kind that can be read
                 describe(item)  # and so are its extensions
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except ODD as error:
             self.append(f"{path}: no certificate in PEM form: {_first_line(error)}")
             return []
         return found

@@ -25,6 +25,7 @@ from cryptography.x509 import (
     load_pem_x509_crl,
 )
 
+from fabricd.pki.certificate import ODD
 from fabricd.pki.revocation import is_by
 
 _PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
@@ -47,7 +48,7 @@ class Crl:
 
     def revokes(self, certificate: Certificate) -> float | None:
         """When this list revoked a certificate, Unix seconds; None: it does not."""
-        if _named(certificate.issuer, certificate) != self.issuer:
+        if _issuer_of(certificate) != self.issuer:
             return None
         return self.revoked.get(certificate.serial_number)
 
@@ -60,19 +61,25 @@ def read_crls(content: bytes, issuers: Sequence[Certificate]) -> list[Crl]:
     blocks = _PEM.findall(content)
     try:
         lists = [load_pem_x509_crl(block) for block in blocks] or [load_der_x509_crl(content)]
-    except ValueError as error:
+    except ODD as error:
         raise ValueError("no certificate revocation list in PEM or DER form") from error
     for item in lists:
         if not any(is_by(item, issuer) for issuer in issuers):
             name = item.issuer.rfc4514_string()
             raise ValueError(f"the revocation list by {name} is signed by none of the CAs")
-    return [_crl(item) for item in lists]
+    try:
+        return [_crl(item) for item in lists]
+    except ODD as error:
+        raise ValueError(f"a revocation list that can't be read: {error}") from error
 
 
 @lru_cache(maxsize=64)
 def listed_crl(der: bytes) -> Crl:
-    """A list that charon has. Raises ValueError."""
-    return _crl(load_der_x509_crl(der))
+    """A list that charon has, whoever made it. Raises ValueError."""
+    try:
+        return _crl(load_der_x509_crl(der))
+    except ODD as error:
+        raise ValueError(f"a revocation list that can't be read: {error}") from error
 
 
 def _crl(item: CertificateRevocationList) -> Crl:
@@ -88,11 +95,16 @@ def _crl(item: CertificateRevocationList) -> Crl:
     )
 
 
+@lru_cache(maxsize=16384)
+def _issuer_of(certificate: Certificate) -> str:
+    return _named(certificate.issuer, certificate)
+
+
 def _named(issuer: Name, item: Certificate | CertificateRevocationList) -> str:
     """The issuer of a certificate or a list, as `Crl.issuer`."""
     try:
         found = item.extensions.get_extension_for_class(AuthorityKeyIdentifier).value
-    except (ExtensionNotFound, ValueError):
+    except (ExtensionNotFound, *ODD):
         return issuer.rfc4514_string()
     key = (found.key_identifier or b"").hex()[:12]
     return f"{issuer.rfc4514_string()} {key}".rstrip()

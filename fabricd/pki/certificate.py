@@ -18,9 +18,11 @@ from cryptography.x509 import (
     DuplicateExtension,
     ExtensionNotFound,
     GeneralName,
+    InvalidVersion,
     OtherName,
     SubjectAlternativeName,
     UnsupportedGeneralNameType,
+    load_der_x509_certificate,
 )
 
 from fabricd.pki.blocks import AddressBlocks, blocks_of
@@ -76,12 +78,36 @@ class Description:
         return Validity.EXPIRING if due else Validity.VALID
 
 
+ODD: Final = (
+    ValueError,
+    TypeError,  # a name with a BIT STRING in it
+    InvalidVersion,
+    DuplicateExtension,
+    UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
+"""What the package raises for certificates and lists that charon may well take."""
+
+
+def read(der: bytes) -> tuple[Certificate, Description]:
+    """Parse and read a certificate, whoever made it. Raises ValueError, one line."""
+    try:
+        certificate = load_der_x509_certificate(der)
+        return certificate, describe(certificate)
+    except ODD as error:
+        raise ValueError(f"a certificate that can't be read: {error}") from error
+
+
 def describe(certificate: Certificate) -> Description:
     """Read a certificate. Raises ValueError, one line, for one that can't be read."""
     try:
-        extensions = certificate.extensions
-    except (DuplicateExtension, UnsupportedGeneralNameType) as error:
-        raise ValueError(f"extensions that can't be read: {error}") from error
+        return _describe(certificate)
+    except ODD as error:
+        raise ValueError(f"contents that can't be read: {error}") from error
+
+
+def _describe(certificate: Certificate) -> Description:
+    extensions = certificate.extensions
     try:
         names = extensions.get_extension_for_class(SubjectAlternativeName).value
         alternatives = tuple(_text(name) for name in names)

@@ -167,7 +167,13 @@ def test_one_more_subnet_is_one_more_child_and_disturbs_no_other(fabric: Fabric)
 
     with ping_taken_over(fabric, "c1", "c2", "c3"):
         # The edges ask for the new certificate when the record claims more than the old one.
+        keys = ike(fabric.nodes["node1"].charon)["keys"]
         fabric.nodes["node1"].install_credentials(fabric.authority.issue("node1", more))
+        wait_until(
+            lambda: ike(fabric.nodes["node1"].charon)["keys"] != keys,
+            "charon has the new private key",
+            SOON,
+        )
         put(more)
         wait_converged(fabric)
         assert fabric.ping("pod-edge2", "pod-node1") == 0

@@ -83,7 +83,7 @@ def test_a_change_of_cas_loses_no_ping(fabric: Fabric) -> None:
     old = fabric.authority
     new = Authority(fabric.run / "next-pki")
     bundle = old.cert.read_bytes() + new.cert.read_bytes()
-    with ping_taken_over(fabric, *PATHS):
+    with ping_taken_over(fabric, *PATHS, times=4):
         for node in fabric.nodes.values():
             node.install("ca.crt", bundle)
         wait_authorities(fabric, 2)

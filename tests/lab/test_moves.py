@@ -14,10 +14,12 @@ import pytest
 from lab.fabric import Fabric
 from lab.process import wait_until
 from lab.topology import MOVING
-from tests.lab.observe import SOON, own_fabric, sas, status, wait_converged
+from tests.lab.observe import SOON, own_fabric, sas, status, wait_converged, wait_sas
 from tests.lab.pings import Pings
 
 EDGES = ("edge2", "edge3", "edge4")
+PEERS = ("edge2", "edge4", "node2")
+"""Where pods are that edge3's talk to."""
 
 OTHERS = (("pod-edge2", "pod-node2"), ("pod-edge2", "pod-edge3"), ("pod-node2", "pod-edge3"))
 """Paths that have nothing to do with edge4."""
@@ -57,8 +59,32 @@ def undisturbed(fabric: Fabric, *paths: tuple[str, str]) -> Iterator[None]:
     assert lost == {pings.path: [] for pings in running}
 
 
+@contextmanager
+def back_again(fabric: Fabric, what: str, *paths: tuple[str, str]) -> Iterator[None]:
+    """Between these pods pings are answered before and afterwards; says how long they were not."""
+    running = [Pings(fabric, *path) for path in paths]
+    try:
+        for pings in running:
+            pings.wait_answer()
+        yield
+        for pings in running:
+            pings.wait_answer()
+    finally:
+        for pings in running:
+            pings.stop()
+            print(f"{what}: {pings.path}: {pings.longest_silence():.1f} s without an answer")
+
+
 def sas_without(fabric: Fabric, name: str) -> dict[str, dict[str, list[str]]]:
-    """The SAs of all pairs of nodes but those of `name`."""
+    """The SAs of all pairs of nodes but those of `name`, once none is being replaced."""
+    for node in fabric.nodes.values():
+        peers = len(fabric.expected_peers(node.name))
+        wait_sas(
+            fabric,
+            node.name,
+            "one IKE_SA a peer is left",
+            lambda found: len(found) == peers,  # noqa: B023
+        )
     return {
         node.name: {sa: c for sa, c in sas(node.charon).items() if f"-{name} #" not in sa}
         for node in fabric.nodes.values()
@@ -115,17 +141,8 @@ def test_the_mapping_changes_and_only_the_edge_behind_it_is_touched(
     with undisturbed(fabric, *OTHERS):
         fabric.nodes["edge4"].charon.restart()
         wait_converged(fabric)
-        running = [Pings(fabric, *path) for path in OUT_OF_NAT]
-        try:
-            for pings in running:
-                pings.wait_answer()
+        with back_again(fabric, change.__name__, *OUT_OF_NAT):
             change(fabric)
-            for pings in running:
-                pings.wait_answer()
-        finally:
-            for pings in running:
-                pings.stop()
-                print(f"{change.__name__}: {pings.path} {pings.longest_silence():.1f} s silent")
         reach(fabric, "edge4")
         wait_converged(fabric)
     assert sas_without(fabric, "edge4") == before
@@ -148,7 +165,8 @@ def move(fabric: Fabric, name: str, address: str) -> None:
 def test_an_edge_moves_and_only_its_tunnels_are_touched(fabric: Fabric) -> None:
     before = sas_without(fabric, "edge3")
     with undisturbed(fabric, ("pod-edge2", "pod-node2"), ("pod-edge4", "pod-edge2")):
-        move(fabric, "edge3", "10.20.8.13")
+        with back_again(fabric, "edge3 moves", *((f"pod-{peer}", "pod-edge3") for peer in PEERS)):
+            move(fabric, "edge3", "10.20.8.13")
         for name in ("node1", "edge2", "edge4"):
             wait_until(
                 lambda: remote(fabric, name, "edge3") == "10.20.8.13",  # noqa: B023
@@ -165,7 +183,9 @@ def test_the_gateway_gets_another_endpoint_and_tunnels_between_edges_are_not_tou
 ) -> None:
     before = sas_without(fabric, "node1")
     with undisturbed(fabric, ("pod-edge2", "pod-edge3"), ("pod-edge4", "pod-edge2")):
-        move(fabric, "node1", "10.20.8.242")
+        to_node2 = ((f"pod-{edge}", "pod-node2") for edge in EDGES)
+        with back_again(fabric, "node1's endpoint changes", *to_node2):
+            move(fabric, "node1", "10.20.8.242")
         for name in EDGES:
             wait_until(
                 lambda: remote(fabric, name, "node1") == "10.20.8.242",  # noqa: B023

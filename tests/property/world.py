@@ -105,7 +105,12 @@ class Kernel:
                 assert self.routes.pop(key_of(route)) == (NUMBER, route)
             case Kind.RULE_ADD, Rule() as rule:
                 assert (NUMBER, rule) not in self.rules, f"EEXIST: {action}"
-                self.rules.add((NUMBER, rule))
+                place = NUMBER, rule.family, rule.priority
+                self.rules = {
+                    (owner, other)
+                    for owner, other in self.rules
+                    if (owner, other.family, other.priority) != place
+                } | {(NUMBER, rule)}
             case Kind.RULE_REMOVE, Rule() as rule:
                 self.rules.remove((NUMBER, rule))
             case _:

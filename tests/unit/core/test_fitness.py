@@ -102,6 +102,22 @@ def test_when_all_fail_the_first_choice_is_tried() -> None:
     assert edge.choice() == "gw1"
 
 
+def test_a_gateway_that_refuses_the_child_sa_is_left_too() -> None:
+    edge = Edge(failed={"gw1"})
+    edge.up("gw1", LONG)
+    edge.up("gw2", LONG)
+    assert (edge.unfit(), edge.choice()) == ({"gw1": FAILED}, "gw2")
+    edge.up("gw2", LONG, carries=True)
+    assert edge.choice() == "gw2"
+
+
+def test_a_failure_of_one_child_does_not_move_what_a_gateway_carries() -> None:
+    edge = Edge(failed={"gw1"})
+    edge.up("gw1", LONG, carries=True)
+    edge.up("gw2", LONG)
+    assert edge.choice() == "gw1"
+
+
 def test_edges_come_back_each_at_its_time() -> None:
     times = {probation(f"edge{number}") for number in range(200)}
     assert len(times) > PROBATION / 2

@@ -205,6 +205,16 @@ def test_a_gateway_that_stands_by_needs_an_ike_sa_alone() -> None:
     assert done(BOTH, THROUGH_GW2, ike(1)) == []
 
 
+def test_a_gateway_that_stands_by_authenticates_anew_too() -> None:
+    conn = BOTH.conns["fabric-gw1"]
+    fresh, stale = (
+        replace(ike(number), rekey=conn.rekey + off) for number, off in ((3, 1), (1, 9))
+    )
+    assert done(BOTH, THROUGH_GW2, stale) == ["initiate fabric-gw1 none"]
+    assert done(BOTH, THROUGH_GW2, stale, fresh) == ["terminate #1 rekey"]
+    assert done(BOTH, THROUGH_GW2, fresh) == []
+
+
 def test_pairs_move_to_another_gateway_when_they_are_up_there() -> None:
     before = ike(1, *UP)
     waiting = done(BOTH, before)

@@ -54,6 +54,12 @@ class Pki:
         start = NOW + timedelta(days=days)
         return _certificate(name, key, start, issuer or self._authority, blocks=blocks)
 
+    def trust(self, *others: ec.EllipticCurvePrivateKey) -> None:
+        """Write the CA file anew: the CA, and others by the same name."""
+        keys = (self._authority, *others)
+        made = [_certificate("Root CA", key, NOW, key) for key in keys]
+        self.ca.write_bytes(b"".join(item.public_bytes(Encoding.PEM) for item in made))
+
     def revoke(self, *certificates: x509.Certificate, number: int = 1) -> None:
         """The CA's revocation list, beside its certificate."""
         builder = (

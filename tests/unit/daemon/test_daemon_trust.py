@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from cryptography import x509
@@ -31,9 +32,11 @@ class Bench:
     sas: dict[int, str] = field(default_factory=dict)
     """Unique id to connection."""
     knows_crls: bool = True
+    odd: list[bytes] = field(default_factory=list)
+    """More that charon lists."""
 
     def __post_init__(self) -> None:
-        self.trust = Trust(lambda: self.pki.now)
+        self.trust = Trust("node1", lambda: self.pki.now)
 
     def look(self) -> dict[int, str]:
         """One pass; returns which IKE_SAs are to end, and why."""
@@ -42,7 +45,9 @@ class Bench:
         assert found is not None
         ike = IkeState(
             crls={c.issuer: c.number for c in found.crls} if self.knows_crls else {},
-            certificates=frozenset(c.public_bytes(Encoding.DER) for c in self.certificates),
+            certificates=frozenset(
+                [*self.odd, *(c.public_bytes(Encoding.DER) for c in self.certificates)]
+            ),
             sas=tuple(IkeSa(n, conn, "ESTABLISHED", False) for n, conn in self.sas.items()),
         )
         self.trust.update(ike, PEERS, found)
@@ -118,10 +123,13 @@ def test_an_expired_peer_is_cut_off(bench: Bench) -> None:
 def test_the_last_one_that_got_in_counts(bench: Bench) -> None:
     bench.authenticates(1, bench.pki.peer("edge3"))
     bench.look()
-    short = bench.pki.peer("edge3", days=-29)
-    bench.authenticates(2, short)
-    assert bench.look() == {}
-    bench.pki.now += 2 * DAY
+    bench.pki.now += 5 * DAY
+    bench.authenticates(2, bench.pki.peer("edge3", days=5))
+    bench.look()
+    bench.pki.now += 26 * DAY
+    bench.pki.issue(days=31)
+    assert bench.look() == {}, "the first has expired, the second has not"
+    bench.pki.now += 5 * DAY
     assert bench.look().keys() == {1, 2}
 
 
@@ -145,7 +153,11 @@ def test_an_older_certificate_that_expires_concerns_nobody(bench: Bench) -> None
 
 def test_a_ca_that_is_no_longer_trusted_leaves_time_to_authenticate_anew(bench: Bench) -> None:
     other = ec.generate_private_key(ec.SECP256R1())
+    bench.pki.trust(other)
     bench.authenticates(1, bench.pki.peer("edge3", issuer=other))
+    assert bench.look() == {}
+    assert bench.trust.objection("fabric-edge3") == ""
+    bench.pki.trust()
     assert bench.look() == {}
     objection = bench.trust.objection("fabric-edge3")
     assert objection.endswith(
@@ -153,19 +165,51 @@ def test_a_ca_that_is_no_longer_trusted_leaves_time_to_authenticate_anew(bench: 
     )
     bench.pki.now += GRACE - 1
     assert bench.look() == {}
+    bench.sas[5] = bench.sas.pop(1)  # rekeyed meanwhile, by the same certificate
     bench.pki.now += 1
-    assert bench.look() == {1: objection}
+    assert bench.look() == {5: objection}
+    bench.sas[6] = "fabric-edge3"
+    assert bench.look() == {5: objection}
 
 
-def test_another_charon_counts_anew(bench: Bench) -> None:
+def test_what_others_do_meanwhile_changes_nothing(bench: Bench) -> None:
     stolen = bench.pki.peer("edge3")
     bench.authenticates(7, stolen)
+    bench.sas[9] = "fabric-edge4"
     bench.pki.revoke(stolen)
     assert bench.look().keys() == {7}
-    bench.sas = {}
-    bench.look()  # charon was restarted
-    bench.sas = {1: "fabric-edge3"}
+    del bench.sas[9]
+    assert bench.look().keys() == {7}
+
+
+def test_a_certificate_that_none_of_our_cas_signed_is_nobodys(bench: Bench) -> None:
+    """Anybody on the underlay can show charon one, with whatever name in it."""
+    outsider = ec.generate_private_key(ec.SECP256R1())
+    bench.sas[1] = "fabric-edge3"
+    bench.certificates.append(bench.pki.peer("edge3", issuer=outsider))
+    bench.look()
+    bench.pki.now += GRACE
+    assert (bench.look(), bench.trust.objection("fabric-edge3")) == ({}, "")
+
+
+def test_a_certificate_is_public_an_older_one_shown_again_counts_no_more(bench: Bench) -> None:
+    old = bench.pki.peer("edge3", days=-20)
+    bench.authenticates(1, bench.pki.peer("edge3"))
+    bench.look()
+    bench.certificates.append(old)
+    bench.look()
+    bench.pki.now += 11 * DAY
     assert bench.look() == {}
+
+
+def test_what_can_t_be_read_stops_nothing(bench: Bench) -> None:
+    good = bench.pki.peer("edge3").public_bytes(Encoding.DER)
+    version = bytes.fromhex("a003020102")  # [0] INTEGER 2: X.509 version 3
+    assert version in good
+    bench.authenticates(1, bench.pki.peer("edge3"))
+    bench.odd = [b"", b"0", good[:-40], good.replace(version, bytes.fromhex("a003020109"))]
+    assert bench.look() == {}
+    assert bench.trust.of(EDGE3) is not None
 
 
 def test_the_connections_of_others_are_none_of_its_business(bench: Bench) -> None:
@@ -205,7 +249,15 @@ def test_a_certificate_that_is_not_for_the_record_is_doubted_until_there_is_anot
         if bench.trust.doubted != ((name, occasion),):
             changes.append(second + 1)
             [(name, occasion)] = bench.trust.doubted
-    assert changes == [10, 30, 70, 150, 300, 600, 900, 1200]
+    assert [later - one for one, later in pairwise(changes)] == [300, 300, 300]
+    again = Trust("node1", lambda: bench.pki.now)
+    assert bench.keyring.credentials is not None
+    again.update(
+        IkeState(certificates=frozenset([narrow.public_bytes(Encoding.DER)])),
+        PEERS,
+        bench.keyring.credentials,
+    )
+    assert again.doubted == bench.trust.doubted, "a restart asks nobody anew"
     bench.authenticates(2, bench.pki.peer("edge3", days=1, blocks=["2.2.2.0/24"]))
     bench.look()
     assert bench.trust.doubted == ()

@@ -50,6 +50,7 @@ def test_a_connection_says_everything_explicitly() -> None:
             "mobike": True,
             "fragmentation": True,
             "rekey_time": "17302s",
+            "rand_time": "0s",
             "reauth_time": "0s",
             "send_cert": "always",
             "local-1": {
