@@ -38,7 +38,7 @@ def drain(settings: Settings, name: str | None) -> None:
 def undrain(settings: Settings, name: str | None) -> None:
     """Let edges come back to a gateway, this node.
 
-    NAME is another gateway. They come by and by.
+    NAME is another gateway. Those that belong there come back, without loss.
     """
     _mark(settings.config(), name, drained=False)
 
