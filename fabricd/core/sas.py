@@ -41,6 +41,16 @@ def sa_actions(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
             yield from _as_initiator(desired.conns[name], tunnels, by_conn.get(name, []), settled)
 
 
+def lingering(desired: DesiredState, ike: IkeState) -> bool:
+    """Whether an old way is kept for a while, though another gateway carries the edge by now."""
+    by_conn = sas_by_conn(ike)
+    return any(
+        installed(by_conn.get(name, [])) & desired.conns[name].children - desired.carried[name]
+        for name, tunnels in desired.tunnels.items()
+        if tunnels
+    )
+
+
 def _settled(
     conn: str, desired: DesiredState, by_conn: Mapping[str, list[IkeSa]]
 ) -> frozenset[Child]:

@@ -22,6 +22,9 @@ from fabricd.model import Prefix, Role
 REFUSED: Final = 300.0
 """Seconds until a gateway that failed is asked again for more than an IKE_SA."""
 
+NEWS: Final = 3
+"""Seconds that an IKE_SA is up when a failure is not one from before it."""
+
 CHARON_GONE: Final = 20.0
 """Seconds that doors stay open without word of charon: the edges have noticed by then."""
 
@@ -71,7 +74,7 @@ class Deriver:
         nothing fails. One that has no IKE_SA any more is judged by that alone.
         """
         now = self._seen
-        standing = {sa.conn for sa in ike.sas if sa.state in ESTABLISHED}
+        standing = {sa.conn for sa in ike.sas if sa.state in ESTABLISHED and sa.age >= NEWS}
         self._refused |= dict.fromkeys(standing.intersection(failed), now + REFUSED)
         self._refused = {
             conn: until for conn, until in self._refused.items() if until > now and conn in standing

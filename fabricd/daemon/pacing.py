@@ -13,6 +13,9 @@ VERIFY: Final = 0.1
 """Seconds until a pass that sees whether the last one's actions worked, if no event comes first:
 a handshake that was just started has more use for the processor."""
 
+LINGER: Final = 2.0
+"""Seconds until another look at what is to go in a while."""
+
 SWEEP: Final = 15.0
 """Seconds between passes that look at everything even if nothing said so."""
 
@@ -38,6 +41,8 @@ class PassResult:
     """An action failed."""
     failed: bool
     """Something is wrong that time may mend."""
+    lingers: bool = False
+    """Something is to go in a while."""
 
 
 class Pacing:
@@ -57,7 +62,9 @@ class Pacing:
         self._longest = PAUSE if result.struggled else RETRY[0]
         if not result.failed:
             self._retry = RETRY[0]
-            return VERIFY if result.acted else math.inf
+            if result.acted:
+                return VERIFY
+            return LINGER if result.lingers else math.inf
         pause, self._retry = self._retry, min(self._retry * 2, RETRY[1])
         return pause
 

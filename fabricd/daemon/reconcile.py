@@ -20,6 +20,7 @@ from fabricd.core.desired import desired
 from fabricd.core.events import Event, Lost
 from fabricd.core.plan import foreign_link, plan
 from fabricd.core.rib import Rib
+from fabricd.core.sas import lingering
 from fabricd.core.state import IkeState, KernelState, Link
 from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.causes import DRIFT, SHOWN_KEYS, Causes
@@ -28,7 +29,7 @@ from fabricd.daemon.derive import Deriver
 from fabricd.daemon.executor import Executor
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
-from fabricd.daemon.pacing import SWEEP, VERIFY, Pacing, PassResult
+from fabricd.daemon.pacing import LINGER, SWEEP, VERIFY, Pacing, PassResult
 from fabricd.daemon.parts import CharonPart, KernelPart
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.traffic import Traffic
@@ -225,8 +226,8 @@ class Reconciler:
             if now >= until:
                 # Not for each event that comes: a part that hangs would delay the other.
                 self._kernel_stale = self._kernel_stale or self.picture.kernel is None
-                self._ike_stale = self._ike_stale or self.picture.ike is None
-                return ("verify" if pause == VERIFY else "retry",)
+                self._ike_stale |= self.picture.ike is None or pause == LINGER
+                return ({VERIFY: "verify", LINGER: "linger"}.get(pause, "retry"),)
             after_pass()
 
     async def _hold(self, seconds: float) -> None:
@@ -300,6 +301,7 @@ class Reconciler:
             or any(causes[action.name] == DRIFT for action in self._done),
             refused=bool(picture.failures),
             failed=bool(picture.faults or picture.failures),
+            lingers=picture.ike is not None and lingering(picture.desired, picture.ike),
         )
 
     async def _observe_kernel(self) -> None:

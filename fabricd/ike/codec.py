@@ -28,7 +28,10 @@ IKE_TEMPLATE: Final[Tree] = MappingProxyType(
         ),
         "unique": "replace",
         "keyingtries": 1,  # who initiates tries again by itself, and knows why it failed
-        "mobike": True,
+        # An initiator that finds its path changed makes a new IKE_SA in no time. MOBIKE would move
+        # the old one, to addresses inside of tunnels too, and have the responder take no notice of
+        # a NAT that has forgotten the edge.
+        "mobike": False,
         "fragmentation": True,
         "reauth_time": "0s",  # reauthentication would break before make
         "send_cert": "always",

@@ -9,7 +9,7 @@ import pytest
 
 from fabricd.core.action import Disruption
 from fabricd.core.desired import DesiredState, desired
-from fabricd.core.sas import sa_actions
+from fabricd.core.sas import lingering, sa_actions
 from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, parse_child_name
 from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.core.tunnels import carries, installed, pair_of, sas_by_conn
@@ -227,6 +227,13 @@ def test_pairs_move_to_another_gateway_when_they_are_up_there() -> None:
     fresh = ike(2, child(21, NEW_A), child(22, NEW_B), conn="fabric-gw2")
     assert done(BOTH, before, fresh) == [], "the cluster's routes still lead to gw1"
     assert done(BOTH, before, THROUGH_GW2) == ["terminate A #11 rekey", "terminate B #12 rekey"]
+
+
+def test_the_old_way_lingers_until_it_goes() -> None:
+    fresh = ike(2, child(21, NEW_A), child(22, NEW_B), conn="fabric-gw2")
+    assert lingering(BOTH, IkeState(sas=(ike(1, *UP), fresh)))
+    assert not lingering(BOTH, IkeState(sas=(ike(1), fresh)))
+    assert not lingering(WANT, IkeState(sas=(ike(1, *UP),)))
 
 
 def test_a_pair_that_its_gateway_has_no_more_goes_once() -> None:

@@ -47,7 +47,7 @@ def test_a_connection_says_everything_explicitly() -> None:
             "unique": "replace",
             "keyingtries": 1,
             "dpd_delay": "10s",
-            "mobike": True,
+            "mobike": False,
             "fragmentation": True,
             "rekey_time": "17302s",
             "rand_time": "0s",
