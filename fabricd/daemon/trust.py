@@ -134,14 +134,19 @@ class Trust:
         found = sorted(filter(None, map(_read, fresh)), key=lambda seen: seen.about.not_before)
         for seen in found:
             for identity in _identities(seen) & identities:
-                # Anybody can show a certificate: one that is no good got nobody in, and an older
-                # one than the last is somebody else's copy as likely as not.
-                known = self._seen.get(identity)
-                if known is not None and known.about.not_before > seen.about.not_before:
-                    continue
+                # Anybody can show a certificate. One that none of our CAs signed is nobody's; one
+                # that is no good got nobody in; and one that is older than the last, while that is
+                # good, is somebody else's copy as likely as not.
                 if credentials is None or not _by_one_of(seen.certificate, credentials.issuers):
                     continue
-                if known is None or self._fault(seen, ike, credentials) is None:
+                known = self._seen.get(identity)
+                if known is not None and self._fault(seen, ike, credentials):
+                    continue
+                if (
+                    known is None
+                    or seen.about.not_before >= known.about.not_before
+                    or self._fault(known, ike, credentials)
+                ):
                     self._seen[identity] = seen
         for gone in self._seen.keys() - identities:
             del self._seen[gone]

@@ -202,6 +202,16 @@ def test_a_certificate_is_public_an_older_one_shown_again_counts_no_more(bench: 
     assert bench.look() == {}
 
 
+def test_a_good_one_follows_a_bad_one_whenever_it_began(bench: Bench) -> None:
+    bench.authenticates(1, bench.pki.peer("edge3", days=-20))
+    bench.look()
+    bench.pki.now += 11 * DAY
+    assert bench.look().keys() == {1}
+    bench.authenticates(2, bench.pki.peer("edge3", days=-19))
+    assert bench.look() == {}
+    assert bench.trust.objection("fabric-edge3") == ""
+
+
 def test_what_can_t_be_read_stops_nothing(bench: Bench) -> None:
     good = bench.pki.peer("edge3").public_bytes(Encoding.DER)
     version = bytes.fromhex("a003020102")  # [0] INTEGER 2: X.509 version 3
