@@ -58,7 +58,7 @@ class Surroundings:
     unfit: tuple[tuple[str, int], ...] = ()
     """Gateways that this edge finds less fit than others, and how much (`core.fitness`)."""
     doubted: tuple[tuple[str, str], ...] = ()
-    """Peers whose certificates do not cover what their records claim: perhaps they have others by
+    """Peers whose certificates did not cover what their records claim: perhaps they have others by
     now. Each with a text that changes when it is time to ask anew."""
 
 

@@ -69,6 +69,8 @@ class Trust:
         self._objections: dict[str, _Objection] = {}
         self.distrusted: dict[int, str] = {}
         """IKE_SAs to end, by unique id, with the reason."""
+        self._asked: dict[str, str] = {}
+        """By peer: on what occasion it was last asked for another certificate."""
         self.doubted: tuple[tuple[str, str], ...] = ()
         """As `Surroundings.doubted`."""
 
@@ -104,10 +106,14 @@ class Trust:
             for peer in sorted(peers, key=lambda peer: peer.name)
             if (seen := self.of(peer.identity)) is not None and uncovered(seen, peer.subnets)
         }
-        self.doubted = tuple(
-            (name, f"{serial} {_occasion(self._node, name, now)}")
-            for name, serial in narrow.items()
-        )
+        # What was asked for once stays: with the set-up from before, charon would make CHILD_SAs
+        # in the IKE_SA from before, as long as that is there.
+        names = {peer.name for peer in peers}
+        self._asked = {name: text for name, text in self._asked.items() if name in names}
+        self._asked |= {
+            name: f"{serial} {_occasion(self._node, name, now)}" for name, serial in narrow.items()
+        }
+        self.doubted = tuple(sorted(self._asked.items()))
 
     def of(self, identity: str) -> Seen | None:
         """The certificate that an identity was last seen with."""

@@ -270,4 +270,7 @@ def test_a_certificate_that_is_not_for_the_record_is_doubted_until_there_is_anot
     assert again.doubted == bench.trust.doubted, "a restart asks nobody anew"
     bench.authenticates(2, bench.pki.peer("edge3", days=1, blocks=["2.2.2.0/24"]))
     bench.look()
-    assert bench.trust.doubted == ()
+    assert bench.trust.doubted == ((name, occasion),), "and that stays: nothing is undone"
+    bench.pki.now += 1200
+    bench.look()
+    assert bench.trust.doubted == ((name, occasion),)
