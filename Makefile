@@ -5,7 +5,7 @@ export PYTHON
 bin := .venv/bin
 lab := PYTHONPATH=contrib $(bin)/python -m lab
 
-.PHONY: help setup install uninstall deb demo lab lab-down test lint bench constraints clean
+.PHONY: help setup install uninstall deb demo lab lab-down test test-packaging lint bench constraints clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,8 +31,11 @@ lab: setup ## Build the fabric and leave it up
 lab-down: setup ## Remove the fabric that `make lab` left up
 	@$(lab) down $(ARGS)
 
-test: lint ## Set-up, lint and every test
+test: lint ## Set-up, lint and every test but those of the packages
 	$(bin)/pytest $(ARGS)
+
+test-packaging: setup ## The Debian package and the images, built and run: some minutes more
+	$(bin)/pytest -m packaging $(ARGS)
 
 lint: setup ## Style, types and the floors between the packages
 	$(bin)/ruff check

@@ -16,6 +16,8 @@ from lab.edges import EVERYTHING, OURS, Edges, boot
 from lab.guest import SHARE
 from lab.process import command
 
+pytestmark = pytest.mark.packaging
+
 DOCS = "docs/install.md"
 
 

@@ -18,6 +18,8 @@ from lab.netns import Namespace, veth
 from lab.pki import Authority
 from lab.process import CommandError, Process, wait_until
 
+pytestmark = pytest.mark.packaging
+
 UID = 9815
 """Of the user and the group `fabricd` in both images."""
 
