@@ -146,6 +146,9 @@ def test_the_daemon_may_not_change_the_kernel(fabric: Fabric, prometheus: Promet
 def test_somebody_keeps_removing_a_rule(fabric: Fabric, prometheus: Prometheus) -> None:
     edge2 = fabric.namespaces["edge2"]
     wanted = {"alertname": "FabricdDriftRepeated", "instance": "edge2", "kind": "rule"}
+    # Drift is what happens to a state that was reached.
+    wait_converged(fabric)
+    assert fabric.fabricctl("edge2", "plan") == "nothing to do\n"
 
     def removed_once_more() -> bool:
         if edge2.ip("rule", "show", "priority", "198"):
