@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from google.protobuf import message_factory
 
 from fabricd.sources.etcd_client import EtcdClient, Refused
-from fabricd.sources.etcd_proto import PUT, RANGE, Method
+from fabricd.sources.etcd_proto import PUT, RANGE, TXN, Method
 
 PREFIX: Final = "/calico/resources/v3/projectcalico.org/ippools/"
 
@@ -25,19 +24,6 @@ EQUAL: Final = 0
 """etcdserverpb.Compare.CompareResult."""
 MOD: Final = 2
 """etcdserverpb.Compare.CompareTarget: the revision of a key's last change, 0 for none."""
-
-
-def _transaction() -> Method:
-    kv = RANGE.request.DESCRIPTOR.file.services_by_name["KV"]
-    txn = kv.methods_by_name["Txn"]
-    return Method(
-        f"/{kv.full_name}/{txn.name}",
-        message_factory.GetMessageClass(txn.input_type),
-        message_factory.GetMessageClass(txn.output_type),
-    )
-
-
-TXN: Final = _transaction()
 
 
 @dataclass(frozen=True, slots=True)

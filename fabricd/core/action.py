@@ -107,16 +107,16 @@ class Outcome:
     error: str | None = None
 
 
+def action_document(action: Action) -> dict[str, str]:
+    """An action as it is shown and logged: `{"kind", "target", "disruption", "reason"}`."""
+    return {
+        "kind": action.kind.value,
+        "target": action.target,
+        "disruption": action.disruption.value,
+        "reason": action.reason,
+    }
+
+
 def plan_document(actions: Iterable[Action]) -> dict[str, list[dict[str, str]]]:
     """The document in which a plan is shown: `{"actions": [{"kind", "target", …}]}`."""
-    return {
-        "actions": [
-            {
-                "kind": action.kind.value,
-                "target": action.target,
-                "disruption": action.disruption.value,
-                "reason": action.reason,
-            }
-            for action in actions
-        ]
-    }
+    return {"actions": list(map(action_document, actions))}

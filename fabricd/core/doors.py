@@ -82,12 +82,9 @@ def with_doors(
     """The desired state with the doors that are open: those of `carried`; where that is not known,
     those that are there already.
     """
-    if not all_doors:
-        return kernel
     routes: dict[RouteKey, Route] = dict(kernel.routes)
     for remote, ways in all_doors.items():
         for route in ways:
-            key = (route.table, route.prefix, route.metric)
-            if key in observed.routes if carried is None else remote in carried:
-                routes[key] = route
+            if route.key in observed.routes if carried is None else remote in carried:
+                routes[route.key] = route
     return replace(kernel, routes=routes)

@@ -181,7 +181,7 @@ def _one_node(facts: Facts, node: Node) -> Iterator[Hop]:
     yield Hop.ok("peering", f"both are behind {node.name}: its bridge joins them, no tunnel does")
     if facts.here is None:
         yield Hop.unknown(
-            "node", f"this is {facts.name}: only {node.name} can tell more", _ask_on(facts, node)
+            "node", f"this is {facts.name}: only {node.name} can tell more", facts.ask_on(node.name)
         )
         return
     yield from across_the_bridge(facts, facts.here)
@@ -253,13 +253,8 @@ def _asked_on(facts: Facts, found: Meeting) -> Hop:
         "node",
         f"this is {facts.name}, which is neither {a} nor {b}: what their charons and kernels hold "
         "can't be seen from here, only what they publish",
-        _ask_on(facts, found.source, found.destination),
+        facts.ask_on(*found.nodes),
     )
-
-
-def _ask_on(facts: Facts, *nodes: Node) -> str:
-    names = " or ".join(node.name for node in nodes)
-    return f"run fabricctl why {facts.source} {facts.destination} on {names}"
 
 
 def _published(facts: Facts, name: str, other: str) -> Hop:
@@ -290,6 +285,6 @@ def _published(facts: Facts, name: str, other: str) -> Hop:
         return Hop.broken(
             hop,
             f"{name}: tunnel to {other} {peer.state}: {peer.reason or peer.last_error}",
-            f"run fabricctl why {facts.source} {facts.destination} on {name}",
+            facts.ask_on(name),
         )
     return Hop.ok(hop, f"{name}: tunnel to {other} {peer.state}")

@@ -54,7 +54,7 @@ def _route(site: Site, kernel: KernelState) -> Hop:
                 "give one of the two another network",
             )
     for route in site.routes:
-        found = kernel.routes.get((route.table, route.prefix, route.metric))
+        found = kernel.routes.get(route.key)
         if found is None:
             return Hop.broken("route", f"the route {describe_route(route)} is missing", site.repair)
         if found != route:

@@ -174,6 +174,10 @@ class Facts:
     here: Here | None = None
     """None: neither address is behind this node, or they never meet on it."""
 
+    def ask_on(self, *nodes: str) -> str:
+        """What to do to see more: ask there."""
+        return f"run fabricctl why {self.source} {self.destination} on {' or '.join(nodes)}"
+
     @property
     def views(self) -> Mapping[str, NodeView]:
         """What nodes say, this one's daemon before what it has published."""

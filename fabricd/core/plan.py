@@ -22,7 +22,7 @@ from fabricd.core.ownership import (
     owns_conn,
     owns_link,
 )
-from fabricd.core.sas import sa_actions
+from fabricd.core.sas import sa_actions, terminate
 from fabricd.core.state import IfAddress, IkeState, KernelState, Link, Route, RouteKind, Rule
 from fabricd.core.tunnels import sas_by_conn
 from fabricd.core.turns import next_turn
@@ -90,12 +90,22 @@ def plan(
         trusted = tuple(sa for sa in ike.sas if sa.id not in distrusted)
         actions += _ike(desired, replace(ike, sas=trusted))
     if not removals:
-        # A door is closed whatever the source does: it has nothing to do with records.
-        own_time = {route for ways in desired.doors.values() for route in ways}
-        actions = [a for a in actions if a.kind not in REMOVALS or a.item in own_time]
+        actions = _without_removals(actions, desired)
     if ike is not None:
-        actions += _cut_off(ike, distrusted)
+        actions += [
+            terminate(sa, Disruption.DROP, distrusted[sa.id])
+            for sa in ike.sas
+            if sa.id in distrusted
+        ]
     return tuple(sorted(actions, key=_position))
+
+
+def _without_removals(actions: list[Action], desired: DesiredState) -> list[Action]:
+    """A door is closed whatever the source does: it has nothing to do with records."""
+    if not any(action.kind in REMOVALS for action in actions):
+        return actions
+    doors = {route for ways in desired.doors.values() for route in ways}
+    return [a for a in actions if a.kind not in REMOVALS or a.item in doors]
 
 
 def _position(action: Action) -> tuple[int, int, str]:
@@ -211,13 +221,6 @@ def _ike(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
     for conn in conns.surplus:
         yield _act(Kind.CONN_UNLOAD, conn.name, conn, _UNWANTED)
     yield from sa_actions(desired, ike)
-
-
-def _cut_off(ike: IkeState, distrusted: Mapping[int, str]) -> Iterator[Action]:
-    for sa in ike.sas:
-        if sa.id in distrusted:
-            target = f"{sa.conn} #{sa.id}"
-            yield _act(Kind.IKE_TERMINATE, target, sa, distrusted[sa.id], Disruption.DROP)
 
 
 # ---------------------------------------------------------------- words

@@ -52,7 +52,7 @@ def kernel_state(
     return KernelState(
         links={link.name: link for link in links},
         addresses={(item.link, item.address): item for item in addresses},
-        routes={(r.table, r.prefix, r.metric): r for r in routes},
+        routes={route.key: route for route in routes},
         rules={(rule.family, rule.priority): rule for rule in _rules(self, families, around)},
         sysctls={FORWARDING[n]: Sysctl(FORWARDING[n], "1") for n in sorted(forwarded)},
     )

@@ -32,13 +32,15 @@ def sa_actions(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
         conn = desired.conns.get(name)
         if conn is None:
             for sa in sas:
-                yield _terminate(sa, Disruption.DROP, "no record asks for its connection")
+                yield terminate(sa, Disruption.DROP, "no record asks for its connection")
         else:
             yield from _unwanted_children(conn, sas)
+    elsewhere = _settled_elsewhere(desired, by_conn)
     for name, tunnels in desired.tunnels.items():
         if tunnels:
-            settled = _settled(name, desired, by_conn)
-            yield from _as_initiator(desired.conns[name], tunnels, by_conn.get(name, []), settled)
+            mine = by_conn.get(name, [])
+            settled = desired.carried[name] & installed(mine) | elsewhere
+            yield from _as_initiator(desired.conns[name], tunnels, mine, settled)
 
 
 def lingering(desired: DesiredState, ike: IkeState) -> bool:
@@ -51,16 +53,16 @@ def lingering(desired: DesiredState, ike: IkeState) -> bool:
     )
 
 
-def _settled(
-    conn: str, desired: DesiredState, by_conn: Mapping[str, list[IkeSa]]
+def _settled_elsewhere(
+    desired: DesiredState, by_conn: Mapping[str, list[IkeSa]]
 ) -> frozenset[Child]:
-    """The pairs that a CHILD_SA carries where they belong: in this connection, or for a while now
-    in that to another gateway, so that the cluster has heard of it.
+    """The pairs that a CHILD_SA carries where they belong, for a while now: so that, if that is
+    with another gateway, the cluster has heard of it.
     """
     return frozenset(
         pair
         for name, pairs in desired.carried.items()
-        for pair in pairs & installed(by_conn.get(name, []), age=0 if name == conn else LINGER)
+        for pair in pairs & installed(by_conn.get(name, []), age=LINGER)
     )
 
 
@@ -76,7 +78,9 @@ def _unwanted_children(conn: Conn, sas: list[IkeSa]) -> Iterator[Action]:
 def _as_initiator(
     conn: Conn, tunnels: tuple[Tunnel, ...], sas: list[IkeSa], settled: frozenset[Child]
 ) -> Iterator[Action]:
-    """A pair that has moved to another gateway stays here until it is settled there."""
+    """`settled`: pairs that a CHILD_SA carries where they belong. A pair that has moved to another
+    gateway stays here until it is settled there.
+    """
     established = [sa for sa in sas if sa.state in ESTABLISHED]
     names = {tunnel.child for tunnel in tunnels}
     complete = True
@@ -136,7 +140,7 @@ def _retire(conn: Conn, sa: IkeSa, reason: str) -> Iterator[Action]:
         if child.state in UP and pair_of(child) in conn.children:
             yield _terminate_child(sa, child, Disruption.REKEY, reason)
     if not any(child.state in UP | GOING for child in sa.children):
-        yield _terminate(sa, Disruption.REKEY, reason)
+        yield terminate(sa, Disruption.REKEY, reason)
 
 
 def _serves(conn: Conn, sa: IkeSa, names: set[str]) -> int:
@@ -146,7 +150,8 @@ def _serves(conn: Conn, sa: IkeSa, names: set[str]) -> int:
     return len(names & {child.name for child in sa.children if carries(child)})
 
 
-def _terminate(sa: IkeSa, disruption: Disruption, reason: str) -> Action:
+def terminate(sa: IkeSa, disruption: Disruption, reason: str) -> Action:
+    """The end of an IKE_SA."""
     return Action(Kind.IKE_TERMINATE, f"{sa.conn} #{sa.id}", disruption, reason, sa)
 
 

@@ -110,4 +110,4 @@ class Site:
     @property
     def ask_peer(self) -> str:
         """Go on at the other end."""
-        return f"run fabricctl why {self.facts.source} {self.facts.destination} on {self.peer.name}"
+        return self.facts.ask_on(self.peer.name)

@@ -71,6 +71,11 @@ class Route:
     metric: int = 0
     """RTA_PRIORITY. IPv6 turns an absent metric into 1024, so always set one there."""
 
+    @property
+    def key(self) -> RouteKey:
+        """What it is known by to the kernel."""
+        return self.table, self.prefix, self.metric
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Rule:

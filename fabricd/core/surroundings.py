@@ -5,7 +5,7 @@ Read off observed states here, so that `core.desired` stays a function of values
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import Final
 
@@ -91,6 +91,16 @@ def connected(state: KernelState, bridge: str) -> tuple[Prefix, ...]:
             # An address alone is no network: the local table has it, and kube-proxy has thousands.
             if not net.is_link_local and net.prefixlen < net.max_prefixlen
         )
+    )
+
+
+def seen_in(around: Surroundings, kernel: KernelState, userspace_esp: bool | None) -> Surroundings:
+    """`around` with what the kernel shows; `userspace_esp`: as for `tunnel_link`."""
+    return replace(
+        around,
+        tunnel_link=tunnel_link(kernel, userspace_esp),
+        local_addresses=local_addresses(kernel),
+        outside=tuple(sorted({*around.outside, *connected(kernel, around.bridge)})),
     )
 
 

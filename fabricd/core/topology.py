@@ -118,7 +118,7 @@ def _peering(
             else f"{target.name} has no endpoint to be reached at"
         )
     because = tuple(sorted(shared)) if self.role is peer.role else ()
-    gateway = {Role.CLOUD: peer}.get(peer.role, self)
+    gateway = peer if peer.role is Role.CLOUD else self
     alternatives = self.role is not peer.role and any(
         other.name != gateway.name and not set(other.subnets).isdisjoint(gateway.subnets)
         for other in gateways

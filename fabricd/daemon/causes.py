@@ -75,7 +75,7 @@ def _was_wanted(action: Action, before: DesiredState) -> bool:
     kernel = before.kernel
     match action.item:
         case Route() as route:
-            found = kernel.routes.get((route.table, route.prefix, route.metric))
+            found = kernel.routes.get(route.key)
             return found is not None if action.kind is Kind.ROUTE_REMOVE else found == route
         case Link() as link:
             return link.name in kernel.links

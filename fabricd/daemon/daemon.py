@@ -85,9 +85,6 @@ class Daemon:
         self._rng = rng
         self._now = wall_clock
         self._notifier = Notifier()
-        self._keyring = Keyring(
-            config.ike.ca, config.ike.cert, config.ike.key, wall_clock, config.ike.crl
-        )
         self._reconciler = Reconciler(
             rib=Rib(config.ike.identity, config.store.hold_share),
             around=Surroundings(
@@ -98,7 +95,9 @@ class Daemon:
             ),
             kernel=kernel,
             charon=charon,
-            keyring=self._keyring,
+            keyring=Keyring(
+                config.ike.ca, config.ike.cert, config.ike.key, wall_clock, config.ike.crl
+            ),
             wall_clock=wall_clock,
             rng=rng,
         )
@@ -124,7 +123,8 @@ class Daemon:
             nursery.start_soon(self._obey_signals, nursery.cancel_scope)
             nursery.start_soon(self._store.run, self._feed)
             nursery.start_soon(self._watch_kernel)
-            nursery.start_soon(watch_files, self._keyring.folders, self._reread_credentials)
+            folders = self._reconciler.keyring.folders
+            nursery.start_soon(watch_files, folders, self._reread_credentials)
             nursery.start_soon(self._charon.watch, self._reconciler.charon_changed)
             nursery.start_soon(
                 self._reconciler.run, self._initiator, self._metrics, self._after_pass, self._beat

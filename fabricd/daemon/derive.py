@@ -13,7 +13,7 @@ from fabricd.core.doors import carried_remotes, with_doors
 from fabricd.core.fitness import unfit
 from fabricd.core.rib import InForce
 from fabricd.core.state import IkeState, KernelState
-from fabricd.core.surroundings import Surroundings, connected, local_addresses, tunnel_link
+from fabricd.core.surroundings import Surroundings, seen_in
 from fabricd.core.tunnels import ESTABLISHED
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.trust import Trust
@@ -54,8 +54,9 @@ class Deriver:
         self._unfit: tuple[tuple[str, int], ...] = ()
         self._refused: dict[str, float] = {}
         """By connection to a gateway: until when its failure is remembered."""
-        self._from: tuple[InForce, Surroundings] | None = None
-        self._derived: DesiredState | None = None
+        self._derived: tuple[InForce, Surroundings, DesiredState] | None = None
+        self._opened: tuple[frozenset[Prefix], DesiredState] | None = None
+        """What was derived, with the doors that what is carried opens."""
 
     def saw(self, ike: IkeState, in_force: InForce, failed: Collection[str]) -> None:
         """Charon was looked at; `failed` are the connections whose last attempt failed."""
@@ -84,15 +85,17 @@ class Deriver:
     def derive(self, in_force: InForce, kernel: KernelState) -> DesiredState:
         """What should be. `kernel` is the kernel as it was seen last, or empty."""
         around = self._surroundings(kernel)
-        if self._derived is None or self._from is None or self._from[0] is not in_force:
-            self._from = None
-        if self._derived is None or self._from is None or self._from[1] != around:
-            self._derived = desired(in_force.nodes, in_force.communities, around)
-            self._from = in_force, around
-        wanted = with_doors(self._derived.kernel, self._derived.doors, self._open(), kernel)
-        if wanted is self._derived.kernel:
-            return self._derived
-        return replace(self._derived, kernel=wanted)
+        known = self._derived
+        if known is None or known[0] is not in_force or known[1] != around:
+            answer = desired(in_force.nodes, in_force.communities, around)
+            known = self._derived = in_force, around, answer
+            self._opened = None
+        carried = self._open()
+        if carried is None:
+            return _opened(known[2], None, kernel)
+        if self._opened is None or self._opened[0] != carried:
+            self._opened = carried, _opened(known[2], carried, kernel)
+        return self._opened[1]
 
     def _open(self) -> frozenset[Prefix] | None:
         """What is carried; None: not known."""
@@ -100,14 +103,18 @@ class Deriver:
         return frozenset() if gone else self._carried
 
     def _surroundings(self, kernel: KernelState) -> Surroundings:
-        outside = {*self._around.outside, *connected(kernel, self._around.bridge)}
         return replace(
-            self._around,
-            tunnel_link=tunnel_link(kernel, self._userspace_esp),
-            local_addresses=local_addresses(kernel),
-            outside=tuple(sorted(outside)),
+            seen_in(self._around, kernel, self._userspace_esp),
             identity=self._keyring.identity,
             hour=int(self._now() // 3600),
             doubted=self._trust.doubted,
             unfit=self._unfit,
         )
+
+
+def _opened(
+    wanted: DesiredState, carried: frozenset[Prefix] | None, observed: KernelState
+) -> DesiredState:
+    if not wanted.doors:
+        return wanted
+    return replace(wanted, kernel=with_doors(wanted.kernel, wanted.doors, carried, observed))

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import structlog
 
-from fabricd.core.action import Action, Kind, Outcome, Part, Tunnel
+from fabricd.core.action import Action, Kind, Outcome, Part, Tunnel, action_document
 from fabricd.daemon.causes import DRIFT
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
@@ -78,10 +78,7 @@ class Executor:
         for outcome in outcomes:
             action = outcome.action
             words = {
-                "kind": action.kind.value,
-                "target": action.target,
-                "disruption": action.disruption.value,
-                "reason": action.reason,
+                **action_document(action),
                 "cause": causes[action.name],
                 "trigger": ", ".join(reasons),
             }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ from cryptography.x509 import Certificate
 
 from fabricd.core.surroundings import Identity
 from fabricd.ike import TEMPLATE, CredentialError, Credentials, Crl, load_credentials, read_crls
-from fabricd.pki.certificate import Validity, describe
+from fabricd.pki.certificate import Description, Validity, utc
 
 DAY: Final = 86400
 
@@ -91,15 +90,14 @@ class Keyring:
         if self.credentials is None:
             return
         now = self._now()
-        yield from _aging(f"{self._cert}: the certificate", self.credentials.own, now)
-        for issuer in self.credentials.issuers:
-            what = f"the CA certificate {issuer.subject.rfc4514_string()}"
-            yield from _aging(what, issuer, now)
+        yield from _aging(f"{self._cert}: the certificate", self.credentials.about, now)
+        for subject, about in self.credentials.about_issuers:
+            yield from _aging(f"the CA certificate {subject}", about, now)
         for item in self.credentials.crls:
             if item.next_update is not None and item.next_update < now:
                 yield (
                     f"the revocation list of {item.issuer} was to be followed by another by "
-                    f"{_date(item.next_update)}: fetch it, or make it with `fabricctl pki crl`"
+                    f"{utc(item.next_update)}: fetch it, or make it with `fabricctl pki crl`"
                 )
         if any(item.revokes(self.credentials.own) is not None for item in self.credentials.crls):
             yield f"{self._cert}: the certificate is revoked, peers refuse it: get another"
@@ -126,15 +124,10 @@ class Keyring:
                 yield f"{path}: {error}"
 
 
-def _aging(what: str, certificate: Certificate, now: float) -> Iterator[str]:
-    about = describe(certificate)
+def _aging(what: str, about: Description, now: float) -> Iterator[str]:
     end = about.not_after
     match about.validity(now):
         case Validity.EXPIRED:
-            yield f"{what} expired {_date(end)}: renew it"
+            yield f"{what} expired {utc(end)}: renew it"
         case Validity.EXPIRING:
-            yield f"{what} expires {_date(end)}, in {(end - now) / DAY:.0f} days: renew it"
-
-
-def _date(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
+            yield f"{what} expires {utc(end)}, in {(end - now) / DAY:.0f} days: renew it"

@@ -22,7 +22,6 @@ from fabricd.daemon.reconcile import Reconciler
 from fabricd.daemon.trust import Seen, uncovered
 from fabricd.ike import Credentials
 from fabricd.model import Node
-from fabricd.pki.blocks import blocks_of
 
 PUBLISHED: Final = 100
 """Entries of each list of faults in a published document."""
@@ -195,7 +194,7 @@ def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
 
 def _unproven(node: Node | None, credentials: Credentials | None) -> Iterable[str]:
     """What this node's record claims and its certificate is not for: peers refuse it."""
-    blocks = blocks_of(credentials.own) if credentials else None
+    blocks = credentials.about.blocks if credentials else None
     if node is None or blocks is None:
         return
     if missing := blocks.uncovered(node.subnets):

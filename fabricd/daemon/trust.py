@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
@@ -21,10 +20,11 @@ from cryptography.x509 import Certificate
 
 from fabricd.core.ownership import conn_name
 from fabricd.core.state import IkeState
-from fabricd.ike import Credentials, issued
+from fabricd.ike import Credentials
 from fabricd.model import Node, Prefix
-from fabricd.pki.certificate import Description, read
+from fabricd.pki.certificate import Description, read, utc
 from fabricd.pki.names import identity_of, is_name, name_of
+from fabricd.pki.verify import is_issued_by
 
 GRACE: Final = 30.0
 """Seconds that peers get to authenticate anew when a CA of theirs is no longer trusted: who takes
@@ -180,9 +180,9 @@ def _fault(
         when = crl.revokes(seen.certificate)
         # Until charon knows the list, it would let the peer in again at once.
         if when is not None and ike.crls.get(crl.issuer, -1) >= crl.number:
-            return f"{what} was revoked {_date(when)}", 0.0
+            return f"{what} was revoked {utc(when)}", 0.0
     if now >= seen.about.not_after + 1:  # charon counts whole seconds: it refuses it from now on
-        return f"{what} expired {_date(seen.about.not_after)}", 0.0
+        return f"{what} expired {utc(seen.about.not_after)}", 0.0
     if not _by_one_of(seen.certificate, credentials.issuers):
         return f"{what} is by {seen.about.issuer}, which is no longer among the CAs", GRACE
     return None
@@ -198,7 +198,7 @@ def _occasion(node: str, peer: str, now: float) -> int:
 
 @lru_cache(maxsize=16384)
 def _by_one_of(certificate: Certificate, issuers: tuple[Certificate, ...]) -> bool:
-    return any(issued(certificate, issuer) for issuer in issuers)
+    return any(is_issued_by(certificate, issuer) for issuer in issuers)
 
 
 def _read(der: bytes) -> Seen | None:
@@ -221,7 +221,3 @@ def _canonical(identity: str) -> str:
         return identity_of(name_of(identity)).casefold()
     except ValueError:
         return identity.casefold()
-
-
-def _date(moment: float) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"

@@ -5,7 +5,7 @@ Knows charon and `core`; not the records, the kernel, nor when anything is to be
 
 from fabricd.ike.charon import Charon
 from fabricd.ike.codec import TEMPLATE
-from fabricd.ike.credentials import CredentialError, Credentials, issued, load_credentials
+from fabricd.ike.credentials import CredentialError, Credentials, load_credentials
 from fabricd.ike.crl import Crl, read_crls
 from fabricd.ike.initiator import InitiateFailed
 
@@ -16,7 +16,6 @@ __all__ = [
     "Credentials",
     "Crl",
     "InitiateFailed",
-    "issued",
     "load_credentials",
     "read_crls",
 ]

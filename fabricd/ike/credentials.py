@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -33,9 +33,9 @@ from cryptography.x509 import (
 
 from fabricd.core.ownership import AUTHORITY_PREFIX
 from fabricd.ike.crl import Crl
-from fabricd.pki.certificate import ODD, describe
-
-READABLE_BY_OTHERS = 0o077
+from fabricd.pki.certificate import ODD, Description, describe
+from fabricd.pki.pem import READABLE_BY_OTHERS, first_line
+from fabricd.pki.verify import is_issued_by
 
 
 class CredentialError(Exception):
@@ -77,6 +77,16 @@ class Credentials:
     def issuers(self) -> tuple[Certificate, ...]:
         """The CA certificates."""
         return tuple(map(load_pem_x509_certificate, self.authorities.values()))
+
+    @cached_property
+    def about(self) -> Description:
+        """What is in the node's certificate."""
+        return describe(self.own)
+
+    @cached_property
+    def about_issuers(self) -> tuple[tuple[str, Description], ...]:
+        """What is in each CA certificate, with its subject as RFC 4514 writes it."""
+        return tuple((ca.subject.rfc4514_string(), describe(ca)) for ca in self.issuers)
 
 
 def load_credentials(ca: Sequence[Path], cert: Path, key: Path, now: float) -> Credentials:
@@ -142,7 +152,7 @@ class _Faults(list[str]):
                 item.public_key()  # is of a kind that can be read
                 describe(item)  # and so are its extensions
         except ODD as error:
-            self.append(f"{path}: no certificate in PEM form: {_first_line(error)}")
+            self.append(f"{path}: no certificate in PEM form: {first_line(error)}")
             return []
         return found
 
@@ -156,7 +166,7 @@ class _Faults(list[str]):
         except TypeError:
             self.append(f"{path}: the private key is encrypted; it must be in clear, mode 600")
         except (ValueError, UnsupportedAlgorithm) as error:
-            self.append(f"{path}: no private key in PEM form: {_first_line(error)}")
+            self.append(f"{path}: no private key in PEM form: {first_line(error)}")
         return None
 
     def check_issued(
@@ -175,7 +185,7 @@ class _Faults(list[str]):
             if not _is_ca(issuer):
                 subject = issuer.subject.rfc4514_string()
                 self.append(f"{_names(ca)}: {subject} is no CA certificate (basicConstraints)")
-        issued_by = [issuer for issuer in issuers if issued(own, issuer)]
+        issued_by = [issuer for issuer in issuers if is_issued_by(own, issuer)]
         if issuers and not issued_by:
             issuer_name = own.issuer.rfc4514_string()
             self.append(
@@ -207,15 +217,6 @@ def _is_ca(certificate: Certificate) -> bool:
         return False
 
 
-def issued(certificate: Certificate, issuer: Certificate) -> bool:
-    """Whether a certificate is by this issuer: its name, and its signature."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False  # another name, signature or sort of key
-    return True
-
-
 def _spki(holder: Certificate | PrivateKeyTypes) -> bytes:
     return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -227,7 +228,3 @@ def _authority_name(certificate: Certificate) -> str:
 
 def _names(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -6,12 +6,10 @@ list is known by its issuer, and compared by its number.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import (
@@ -20,15 +18,13 @@ from cryptography.x509 import (
     CertificateRevocationList,
     CRLNumber,
     ExtensionNotFound,
-    Name,
     load_der_x509_crl,
     load_pem_x509_crl,
 )
 
 from fabricd.pki.certificate import ODD
+from fabricd.pki.pem import CRL
 from fabricd.pki.revocation import is_by
-
-_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def read_crls(content: bytes, issuers: Sequence[Certificate]) -> list[Crl]:
 
     Raises ValueError with one line.
     """
-    blocks = _PEM.findall(content)
+    blocks = CRL.findall(content)
     try:
         lists = [load_pem_x509_crl(block) for block in blocks] or [load_der_x509_crl(content)]
     except ODD as error:
@@ -85,7 +81,7 @@ def listed_crl(der: bytes) -> Crl:
 def _crl(item: CertificateRevocationList) -> Crl:
     update = item.next_update_utc
     return Crl(
-        issuer=_named(item.issuer, item),
+        issuer=_issuer(item),
         number=_number(item),
         revoked=MappingProxyType(
             {entry.serial_number: entry.revocation_date_utc.timestamp() for entry in item}
@@ -97,17 +93,18 @@ def _crl(item: CertificateRevocationList) -> Crl:
 
 @lru_cache(maxsize=16384)
 def _issuer_of(certificate: Certificate) -> str:
-    return _named(certificate.issuer, certificate)
+    return _issuer(certificate)
 
 
-def _named(issuer: Name, item: Certificate | CertificateRevocationList) -> str:
+def _issuer(item: Certificate | CertificateRevocationList) -> str:
     """The issuer of a certificate or a list, as `Crl.issuer`."""
+    name = item.issuer.rfc4514_string()
     try:
         found = item.extensions.get_extension_for_class(AuthorityKeyIdentifier).value
     except (ExtensionNotFound, *ODD):
-        return issuer.rfc4514_string()
+        return name
     key = (found.key_identifier or b"").hex()[:12]
-    return f"{issuer.rfc4514_string()} {key}".rstrip()
+    return f"{name} {key}".rstrip()
 
 
 def _number(item: CertificateRevocationList) -> int:

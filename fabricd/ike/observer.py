@@ -30,6 +30,7 @@ async def observe(connection: Connection) -> IkeState:
     """Ask charon for everything that is ours, and for all keys. Raises Unavailable."""
     authorities, keys, certs, conns, sas, stats = await connection.exchange(QUESTIONS)
     try:
+        plugins = frozenset(texts(stats.message, "plugins"))
         return IkeState(
             authorities=frozenset(
                 filter(owns_authority, texts(authorities.message, "authorities"))
@@ -51,8 +52,8 @@ async def observe(connection: Connection) -> IkeState:
                 for name, section in sections(sas.items)
                 if owns_conn(name)
             ),
-            plugins=frozenset(texts(stats.message, "plugins")),
-            userspace_esp=USERSPACE_ESP in texts(stats.message, "plugins"),
+            plugins=plugins,
+            userspace_esp=USERSPACE_ESP in plugins,
         )
     except ProtocolError as error:
         raise Unavailable("charon", f"it lists what this program can't read: {error}") from error

@@ -197,11 +197,11 @@ class Effector:
         ]
         if taken:
             there = await observer.read_routes(self._netlink, {})
-            ours = {(route.table, route.prefix, route.metric) for route in there}
+            ours = {route.key for route in there}
             replaceable = []
             for i in taken:
                 route = wanted[i]
-                if (route.table, route.prefix, route.metric) in ours:
+                if route.key in ours:
                     replaceable.append((i, routes.replace(route, links[i])))
                 else:
                     refusals[i] = Refusal(

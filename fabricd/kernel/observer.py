@@ -40,9 +40,7 @@ async def read_state(
         addresses=MappingProxyType(
             {(item.link, item.address): item for item in await read_addresses(netlink, names)}
         ),
-        routes=MappingProxyType(
-            {(r.table, r.prefix, r.metric): r for r in await read_routes(netlink, names)}
-        ),
+        routes=MappingProxyType({route.key: route for route in await read_routes(netlink, names)}),
         rules=MappingProxyType(
             {(rule.family, rule.priority): rule for rule in await read_rules(netlink)}
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
@@ -129,6 +130,11 @@ def _describe(certificate: Certificate) -> Description:
         key_type=key_type(certificate),
         authority=authority,
     )
+
+
+def utc(seconds: float) -> str:
+    """A moment, Unix seconds, to the minute."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def key_type(certificate: Certificate) -> str:

@@ -22,7 +22,7 @@ from fabricd.pki.keys import PrivateKey
 
 READABLE_BY_OTHERS: Final = 0o077
 
-_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 def read_certificates(path: Path) -> list[Certificate]:
@@ -59,7 +59,7 @@ def read_request(path: Path) -> CertificateSigningRequest:
 
 def read_crls(path: Path) -> list[CertificateRevocationList]:
     """At least one CRL: during a change of CAs there is one of each. Raises PkiError."""
-    found = _CRL.findall(_read(path))
+    found = CRL.findall(_read(path))
     if not found:
         raise PkiError(f"{path}: no CRL in PEM form")
     try:
@@ -84,5 +84,9 @@ def _read(path: Path) -> bytes:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> PkiError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return PkiError(f"{path}: {what}: {reason}")
+    return PkiError(f"{path}: {what}: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """What a library says, without the hints that follow it."""
+    return str(error).partition("\n")[0] or type(error).__name__

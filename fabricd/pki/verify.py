@@ -42,8 +42,7 @@ class Trust:
     def faults(self, certificate: Certificate) -> list[str]:
         """What is wrong with a node's certificate, a line each; none if charon will take it."""
         try:
-            own = describe(certificate)
-            usable(certificate.public_key())
+            own = _read(certificate)
         except (ValueError, UnsupportedAlgorithm) as error:
             return [str(error)]
         faults = _clock_faults("", own, self.now)
@@ -59,8 +58,7 @@ class Trust:
     def authority_faults(self, certificate: Certificate) -> list[str]:
         """What is wrong with a CA's certificate."""
         try:
-            own = describe(certificate)
-            usable(certificate.public_key())
+            own = _read(certificate)
         except (ValueError, UnsupportedAlgorithm) as error:
             return [str(error)]
         faults = _clock_faults("", own, self.now)
@@ -116,6 +114,13 @@ def is_issued_by(certificate: Certificate, issuer: Certificate) -> bool:
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
         return False
     return True
+
+
+def _read(certificate: Certificate) -> Description:
+    """A certificate whose key charon can use. Raises ValueError, UnsupportedAlgorithm."""
+    own = describe(certificate)
+    usable(certificate.public_key())
+    return own
 
 
 def _clock_faults(what: str, certificate: Description, now: float) -> list[str]:

@@ -18,13 +18,7 @@ from fabricd.core.meeting import within
 from fabricd.core.routing import FORWARDING
 from fabricd.core.site import Site
 from fabricd.core.state import IkeState, KernelState
-from fabricd.core.surroundings import (
-    Identity,
-    Surroundings,
-    connected,
-    local_addresses,
-    tunnel_link,
-)
+from fabricd.core.surroundings import Identity, Surroundings, seen_in
 from fabricd.daemon.keyring import Keyring
 from fabricd.errors import Unavailable
 from fabricd.ike import Charon
@@ -83,18 +77,16 @@ class Look:
     ) -> DesiredState:
         """As the daemon derives it."""
         config, facts = self._config, self._site.facts
-        outside = {*config.store_addresses, *connected(kernel, config.kernel.bridge)}
         around = Surroundings(
             name=facts.name,
             networks=config.networks,
             bridge=config.kernel.bridge,
-            tunnel_link=tunnel_link(kernel, ike.userspace_esp if ike else None),
-            local_addresses=local_addresses(kernel),
             identity=identity,
-            outside=tuple(sorted(outside)),
+            outside=config.store_addresses,
             hour=int(facts.now // 3600),
         )
-        return desired(facts.records.nodes, facts.records.communities, around)
+        seen = seen_in(around, kernel, ike.userspace_esp if ike else None)
+        return desired(facts.records.nodes, facts.records.communities, seen)
 
     # ------------------------------------------------------------ ways
 

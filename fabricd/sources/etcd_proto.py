@@ -61,6 +61,7 @@ AUTHENTICATE: Final = _method("Auth", "Authenticate")
 RANGE: Final = _method("KV", "Range")
 PUT: Final = _method("KV", "Put")
 DELETE_RANGE: Final = _method("KV", "DeleteRange")
+TXN: Final = _method("KV", "Txn")
 LEASE_GRANT: Final = _method("Lease", "LeaseGrant")
 LEASE_KEEP_ALIVE: Final = _method("Lease", "LeaseKeepAlive")
 """A stream both ways. On the wire one request and one response of it look like any other call,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Final
@@ -70,6 +70,17 @@ class Pings:
 
 
 @contextmanager
+def answered(running: Iterable[Pings]) -> Iterator[None]:
+    """Each of them is answered once more before and afterwards."""
+    pings = list(running)
+    for each in pings:
+        each.wait_answer()
+    yield
+    for each in pings:
+        each.wait_answer()
+
+
+@contextmanager
 def pinging(
     fabric: Fabric, *paths: str, interval: float = INTERVAL
 ) -> Iterator[dict[str, list[int]]]:
@@ -80,11 +91,8 @@ def pinging(
     lost: dict[str, list[int]] = {}
     running = {path: Pings(fabric, *PATHS[path], interval) for path in paths}
     try:
-        for pings in running.values():
-            pings.wait_answer()
-        yield lost
-        for pings in running.values():
-            pings.wait_answer()
+        with answered(running.values()):
+            yield lost
     finally:
         lost.update({path: pings.stop() for path, pings in running.items()})
 

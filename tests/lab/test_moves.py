@@ -15,7 +15,7 @@ from lab.fabric import Fabric
 from lab.process import wait_until
 from lab.topology import MOVING
 from tests.lab.observe import SOON, own_fabric, sas, status, wait_converged, wait_sas
-from tests.lab.pings import Pings
+from tests.lab.pings import Pings, answered
 
 EDGES = ("edge2", "edge3", "edge4")
 PEERS = ("edge2", "edge4", "node2")
@@ -49,11 +49,8 @@ def undisturbed(fabric: Fabric, *paths: tuple[str, str]) -> Iterator[None]:
     """Between these pods no ping is lost meanwhile."""
     running = [Pings(fabric, *path) for path in paths]
     try:
-        for pings in running:
-            pings.wait_answer()
-        yield
-        for pings in running:
-            pings.wait_answer()
+        with answered(running):
+            yield
     finally:
         lost = {pings.path: pings.stop() for pings in running}
     assert lost == {pings.path: [] for pings in running}
@@ -64,11 +61,8 @@ def back_again(fabric: Fabric, what: str, *paths: tuple[str, str]) -> Iterator[N
     """Between these pods pings are answered before and afterwards; says how long they were not."""
     running = [Pings(fabric, *path) for path in paths]
     try:
-        for pings in running:
-            pings.wait_answer()
-        yield
-        for pings in running:
-            pings.wait_answer()
+        with answered(running):
+            yield
     finally:
         for pings in running:
             pings.stop()

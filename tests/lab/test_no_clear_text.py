@@ -17,7 +17,7 @@ from lab.fabric import Fabric
 from lab.process import wait_until
 from lab.topology import RECORDS, UNDERLAY
 from tests.lab.observe import SOON, own_fabric, wait_converged, wait_peers, wait_status
-from tests.lab.pings import Pings
+from tests.lab.pings import Pings, answered
 
 EDGES = ("edge2", "edge3")
 NODES = ("node1", *EDGES)
@@ -87,11 +87,8 @@ def sending(fabric: Fabric) -> Iterator[None]:
     """Pods ping one another all the while, whether they are answered or not."""
     pings = [Pings(fabric, *path) for path in BOTH_WAYS]
     try:
-        for ping in pings:
-            ping.wait_answer()
-        yield
-        for ping in pings:
-            ping.wait_answer()
+        with answered(pings):
+            yield
     finally:
         for ping in pings:
             ping.stop()

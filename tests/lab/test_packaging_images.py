@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import rundir
+from lab.edges import RECORDS
 from lab.images import Container, Images, give, services
 from lab.netns import Namespace, veth
 from lab.pki import Authority
@@ -24,11 +25,6 @@ UID = 9815
 """Of the user and the group `fabricd` in both images."""
 
 CAP_NET_ADMIN = 1 << 12
-
-RECORDS = {
-    "edge2": {"endpoint": "10.20.8.4", "subnets": ["2.2.2.0/27"], "community": "app1"},
-    "edge3": {"endpoint": "10.20.8.12", "subnets": ["2.2.2.32/27"], "community": "app1"},
-}
 
 CONFIG = """\
 [node]

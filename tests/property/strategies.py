@@ -280,7 +280,7 @@ def _own_junk(draw: st.DrawFn, machine: Machine) -> None:
             draw(st.sampled_from(up)) if kind is RouteKind.UNICAST else None,
             metric=draw(st.sampled_from([100, 198, 10_000])),
         )
-        kernel.routes.setdefault((route.table, route.prefix, route.metric), (NUMBER, route))
+        kernel.routes.setdefault(route.key, (NUMBER, route))
     for number in draw(st.lists(st.sampled_from([4, 6]), unique=True)):
         kernel.rules.add((NUMBER, Rule(number, draw(st.sampled_from([NUMBER, 500])), TABLE)))
     if draw(st.booleans()):

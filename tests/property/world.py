@@ -41,10 +41,6 @@ from fabricd.core.tunnels import carries, installed, pair_of
 from fabricd.model import Prefix, family, network
 
 
-def key_of(route: Route) -> RouteKey:
-    return route.table, route.prefix, route.metric
-
-
 @dataclass
 class Kernel:
     """Routes and rules with their protocol number: the observer filters by it."""
@@ -102,7 +98,7 @@ class Kernel:
             case Kind.ROUTE_SET, Route() as route:
                 self._set_route(route)
             case Kind.ROUTE_REMOVE, Route() as route:
-                assert self.routes.pop(key_of(route)) == (NUMBER, route)
+                assert self.routes.pop(route.key) == (NUMBER, route)
             case Kind.RULE_ADD, Rule() as rule:
                 assert (NUMBER, rule) not in self.rules, f"EEXIST: {action}"
                 place = NUMBER, rule.family, rule.priority
@@ -122,9 +118,9 @@ class Kernel:
             assert link is not None, f"ENODEV: {route}"
             assert link.up, f"ENETDOWN: {route}"
         assert route.source is None or self.is_local(route.source), f"EINVAL: {route}"
-        owner, _ = self.routes.get(key_of(route), (NUMBER, None))
+        owner, _ = self.routes.get(route.key, (NUMBER, None))
         assert owner == NUMBER, f"EEXIST: {route}"
-        self.routes[key_of(route)] = NUMBER, route
+        self.routes[route.key] = NUMBER, route
 
     def _remove_address(self, address: IfAddress) -> None:
         del self.addresses[address.link, address.address]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fabricd.core.desired import DesiredState, desired
 from fabricd.core.doors import with_doors
 from fabricd.core.plan import describe_route, plan
-from fabricd.core.state import KernelState, Route, RouteKey
+from fabricd.core.state import KernelState, Route
 from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.model import Node, Prefix, Role
 
@@ -68,9 +68,7 @@ WANT = seen_from("gw1", edge("edge1", ONE), edge("edge2", TWO), gateway("gw1"))
 
 
 def opened(carried: frozenset[Prefix] | None, *there: Route) -> set[str]:
-    routes: dict[RouteKey, Route] = {
-        (route.table, route.prefix, route.metric): route for route in there
-    }
+    routes = {route.key: route for route in there}
     state = with_doors(WANT.kernel, WANT.doors, carried, KernelState(routes=routes))
     return {describe_route(state.routes[key]) for key in state.routes.keys() - WANT.kernel.routes}
 
@@ -90,7 +88,7 @@ def test_a_door_is_closed_though_the_store_is_away() -> None:
     stale = Route(DOOR.table, Prefix("2.2.2.64/27"), link=DOOR.link, metric=16)
     routes = dict(WANT.kernel.routes)
     for route in (DOOR, stale):
-        routes[route.table, route.prefix, route.metric] = route
+        routes[route.key] = route
     kernel = KernelState(links=WANT.kernel.links, routes=routes, rules=WANT.kernel.rules)
     actions = plan(WANT, kernel, None, removals=False)
     assert [a.name for a in actions if "remove" in a.kind.value] == [

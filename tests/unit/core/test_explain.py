@@ -427,7 +427,7 @@ def test_the_door_of_a_gateway() -> None:
     assert shut.verdict is Verdict.BROKEN
     assert "2.2.2.0/27 dev fabric0 src 10.233.96.1" in shut.detail
     [door] = wanted.doors[Prefix("2.2.2.0/27")]
-    routes = {**wanted.kernel.routes, (door.table, door.prefix, door.metric): door}
+    routes = {**wanted.kernel.routes, door.key: door}
     opened = replace(here, kernel=replace(wanted.kernel, routes=routes))
     assert hop(explain(Facts("node1", P2, CLOUD_POD, known, here=opened)), "route").verdict is (
         Verdict.OK

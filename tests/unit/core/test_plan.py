@@ -250,7 +250,7 @@ def test_a_route_that_goes_drops_traffic_if_it_carried_any() -> None:
         Route(198, Prefix("7.7.7.0/24"), link="fabric0", metric=100),
         Route(198, Prefix("7.7.8.0/24"), RouteKind.UNREACHABLE, metric=100),
     ]
-    actions = plan(WANT, kernel(routes={(r.table, r.prefix, r.metric): r for r in stray}), None)
+    actions = plan(WANT, kernel(routes={r.key: r for r in stray}), None)
     assert {action.target: action.disruption for action in actions} == {
         "7.7.7.0/24 dev fabric0 table 198 metric 100": Disruption.DROP,
         "unreachable 7.7.8.0/24 table 198 metric 100": Disruption.NONE,

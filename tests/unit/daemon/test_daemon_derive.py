@@ -8,7 +8,7 @@ import pytest
 
 from fabricd.core.events import Listed, Put
 from fabricd.core.rib import InForce, Rib
-from fabricd.core.state import ChildSa, IkeSa, IkeState, KernelState, Route, RouteKey
+from fabricd.core.state import ChildSa, IkeSa, IkeState, KernelState, Route
 from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.derive import CHARON_GONE, REFUSED, Deriver
 from fabricd.daemon.keyring import Keyring
@@ -56,9 +56,7 @@ class Desk:
 
     def doors(self, *there: Route) -> set[str]:
         """Prefixes of the doors that are to be open."""
-        routes: dict[RouteKey, Route] = {
-            (route.table, route.prefix, route.metric): route for route in there
-        }
+        routes = {route.key: route for route in there}
         wanted = self.deriver.derive(self.records, KernelState(routes=routes))
         return {route.prefix for route in wanted.kernel.routes.values() if route.metric == 16}
 
