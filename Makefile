@@ -4,8 +4,9 @@ PYTHON ?= /usr/bin/python3
 export PYTHON
 bin := .venv/bin
 lab := PYTHONPATH=contrib $(bin)/python -m lab
+sphinx := $(bin)/python -m sphinx -q -W --keep-going -d build/doctrees
 
-.PHONY: help setup install uninstall deb demo lab lab-down test test-packaging lint bench constraints clean
+.PHONY: help setup install uninstall deb demo lab lab-down test test-kernel simulate test-packaging lint docs man fuzz bench constraints clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,7 +33,13 @@ lab-down: setup ## Remove the fabric that `make lab` left up
 	@$(lab) down $(ARGS)
 
 test: lint ## Set-up, lint and every test but those of the packages
-	$(bin)/pytest $(ARGS)
+	$(bin)/pytest -n auto $(ARGS)
+
+test-kernel: setup ## The tests with the kernel's own ESP, IPIP and systemd alone (User Mode Linux)
+	$(bin)/pytest -n auto tests/kernel $(ARGS)
+
+simulate: ## The whole daemon in simulated worlds: SEEDS=10000, or SEED=17 to see one
+	@$(bin)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --steps '$(STEPS)',--seeds $(or $(SEEDS),2000))
 
 test-packaging: setup ## The Debian package and the images, built and run: some minutes more
 	$(bin)/pytest -m packaging $(ARGS)
@@ -42,6 +49,16 @@ lint: setup ## Style, types and the floors between the packages
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/lint-imports
+
+docs: setup ## Build the documentation's site in build/docs
+	@$(bin)/python docs/_ext/picture.py
+	@$(sphinx) -b html docs build/docs
+
+man: setup ## Build the man pages in build/man
+	@$(sphinx) -b man docs build/man
+
+fuzz: setup ## Look for input that breaks something: SECONDS=60 for each, or for one TARGET
+	@PYTHONPATH=contrib $(bin)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
 
 bench: setup ## The benchmarks
 	@PYTHONPATH=contrib $(bin)/python -m tests.bench $(ARGS)

@@ -23,12 +23,27 @@ programs=(fabricd fabricctl fabric-cni)
 # What goes where beside the virtual environment: source, target.
 files=(
     systemd/fabricd.service "$prefix/lib/systemd/system/fabricd.service"
+    systemd/fabricd-netns.socket "$prefix/lib/systemd/system/fabricd-netns.socket"
+    systemd/fabricd-netns.service "$prefix/lib/systemd/system/fabricd-netns.service"
     systemd/fabricd.sysusers "$prefix/lib/sysusers.d/fabricd.conf"
     systemd/fabricd.tmpfiles "$prefix/lib/tmpfiles.d/fabricd.conf"
     systemd/fabricd.sysctl "$prefix/lib/sysctl.d/60-fabricd.conf"
     contrib/strongswan/fabricd.conf /etc/strongswan.d/fabricd.conf
     contrib/fabricd.toml "$prefix/share/doc/fabricd/examples/fabricd.toml"
+    contrib/strongswan/large-gateway.conf "$prefix/share/doc/fabricd/examples/large-gateway.conf"
     LICENSE "$prefix/share/doc/fabricd/copyright"
+)
+
+# Files that are made here, or not at all: their targets, to be removed again. What is in /usr is a
+# vendor's to Debian's zsh.
+zsh=$([ "$prefix" = /usr ] && echo vendor-completions || echo site-functions)
+made=(
+    "$prefix/share/man/man1/fabricctl.1"
+    "$prefix/share/man/man5/fabricd.toml.5"
+    "$prefix/share/man/man8/fabricd.8"
+    "$prefix/share/bash-completion/completions/fabricctl"
+    "$prefix/share/zsh/$zsh/_fabricctl"
+    "$prefix/share/fish/vendor_completions.d/fabricctl.fish"
 )
 
 say() { echo "fabricd: $*" >&2; }
@@ -59,6 +74,9 @@ make_environment() {
     pip_install "$new" --require-hashes -r constraints.txt
     pip_install "$new" "$work"
     "$new/bin/pip" -qq uninstall -y setuptools wheel packaging pip
+    # A container's start waits for it, and it needs none of the packages: without them it starts
+    # in two thirds of the time.
+    { echo "#!$python -IS" && cat fabricd/cni/plugin.py; } >"$new/bin/fabric-cni"
     # Scripts name their interpreter by the path at which they were made.
     grep -rlIF "$new" "$new/bin" "$new/pyvenv.cfg" | xargs sed -i "s#$new#$home#g"
     rm -f "$new"/bin/[Aa]ctivate*
@@ -83,6 +101,29 @@ install_files() {
         [ -e "$destdir$home/bin/$program" ] || continue
         mkdir -p "$destdir$prefix/bin"
         ln -sf "$home/bin/$program" "$destdir$prefix/bin/$program"
+    done
+    # Where container runtimes look for their plugins, if there are any.
+    if [ -d "$destdir/opt/cni/bin" ]; then
+        ln -sf "$home/bin/fabric-cni" "$destdir/opt/cni/bin/fabric-cni"
+    fi
+}
+
+# The man pages, if `make man` has built them, and what fabricctl has to say to shells.
+make_files() {
+    local target page shell
+    for target in "${made[@]}"; do
+        page=build/man/$(basename "$target")
+        if [ -e "$page" ]; then install -D -m 0644 "$page" "$destdir$target"; fi
+        case $target in
+            */bash-completion/*) shell=bash ;;
+            */zsh/*) shell=zsh ;;
+            */fish/*) shell=fish ;;
+            *) continue ;;
+        esac
+        mkdir -p "$destdir$(dirname "$target")"
+        "$destdir$home/bin/python" -c 'from fabricd.cli.main import main; main()' \
+            completion "$shell" >"$destdir$target"
+        chmod 0644 "$destdir$target"
     done
 }
 
@@ -109,32 +150,43 @@ next_steps() {
 
 # While fabricctl is still there: afterwards nobody knows what is fabricd's.
 withdraw() {
-    if booted_with_systemd; then systemctl -q disable --now fabricd 2>/dev/null || true; fi
+    if booted_with_systemd; then
+        systemctl -q disable --now fabricd fabricd-netns.socket 2>/dev/null || true
+        systemctl -q stop fabricd-netns.service 2>/dev/null || true
+    fi
     if [ -x "$home/bin/fabricctl" ] && [ -e /etc/fabricd/fabricd.toml ]; then
         "$home/bin/fabricctl" purge >&2 || say "what is named above stays in the kernel or charon"
     fi
 }
 
 remove_files() {
-    local i program
+    local i program target
     rm -rf "$destdir$home"
     for program in "${programs[@]}"; do rm -f "$destdir$prefix/bin/$program"; done
+    rm -f "$destdir/opt/cni/bin/fabric-cni"
     for ((i = 1; i < ${#files[@]}; i += 2)); do
         rm -f "$destdir${files[i]}"
         remove_empty "$(dirname "$destdir${files[i]}")"
+    done
+    for target in "${made[@]}"; do
+        rm -f "$destdir$target"
+        remove_empty "$(dirname "$destdir$target")"
     done
 }
 
 # A directory that is empty now, and those above it, but none that every system has.
 remove_empty() {
     case $1 in
-        *"$prefix/lib" | *"$prefix/share") return 0 ;;
+        *"$prefix/lib" | *"$prefix/share" | *"$prefix/share/man") return 0 ;;
     esac
     if rmdir "$1" 2>/dev/null; then remove_empty "$(dirname "$1")"; fi
 }
 
 remove_traces() {
-    rm -rf /var/lib/fabricd /run/fabricd
+    rm -rf --one-file-system /var/lib/fabricd-root
+    rm -rf /var/lib/fabricd /run/fabricd /var/lib/cni/networks/fabric
+    rmdir /var/lib/cni/networks /var/lib/cni 2>/dev/null || true
+    rm -f /etc/cni/net.d/10-fabric.conflist
     if [ "$1" = --purge ]; then rm -rf /etc/fabricd; fi
     rmdir /etc/fabricd/pki /etc/fabricd 2>/dev/null || true
     if getent passwd fabricd >/dev/null; then
@@ -158,6 +210,7 @@ case ${1:-} in
     install)
         make_environment
         install_files
+        make_files
         if [ -z "$destdir" ]; then
             activate
             next_steps

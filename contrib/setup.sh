@@ -15,11 +15,12 @@ kept=$policy.before-fabricd
 say() { echo "setup: $*" >&2; }
 
 missing_packages() {
-    local name
-    sed 's/#.*//' "$packages" | xargs -n1 | while read -r name; do
-        case $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) in
-            installed) ;;
-            *) echo "$name" ;;
+    local names
+    sed 's/#.*//' "$packages" | xargs -n1 | while IFS='|' read -ra names; do
+        # One of several that bring the same is enough; the first is the one to install.
+        case $(dpkg-query -W -f '${db:Status-Status} ' "${names[@]}" 2>/dev/null) in
+            'installed '* | *' installed '*) ;;
+            *) echo "${names[0]}" ;;
         esac
     done
 }
@@ -66,15 +67,23 @@ install_packages() {
 
 # Everything is installed by hash. etcd3 comes as source only; with pip's build isolation its
 # setuptools would be fetched outside of the constraints, hence none, and setuptools first.
+# fabricd itself stands beside them as it is here; only its programs follow pyproject.toml.
 make_venv() {
     local wanted stamp=.venv/.setup
-    wanted=$(cat constraints-dev.txt pyproject.toml contrib/setup.sh <("$python" --version; pwd) | sha256sum)
+    wanted=$(cat constraints-dev.txt contrib/setup.sh <("$python" --version; pwd) | sha256sum)
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return 0; fi
     say "installing Python packages into .venv"
     "$python" -m venv --clear .venv
     build_requirements >.venv/build-requirements.txt
     pip_install -r .venv/build-requirements.txt
     pip_install -r constraints-dev.txt
+    echo "$wanted" >"$stamp"
+}
+
+install_fabricd() {
+    local wanted stamp=.venv/.fabricd
+    wanted=$(sha256sum <pyproject.toml)
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return 0; fi
     .venv/bin/pip install -qq --no-deps --no-build-isolation --editable .
     echo "$wanted" >"$stamp"
 }
@@ -93,3 +102,4 @@ flock 9
 if [ -e "$kept" ]; then unguard_services; fi # an earlier set-up was killed
 install_packages
 make_venv
+install_fabricd

@@ -24,90 +24,145 @@ from msgspec import Meta, Struct
 from fabricd.core.ownership import DEAD_END
 from fabricd.core.records import check_identity
 from fabricd.core.surroundings import USERSPACE_LINK
-from fabricd.model import NAME_PATTERN, Prefix, address, network, prefix
+from fabricd.model import NAME_PATTERN, Prefix, address, is_link_name, network, prefix
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class NodeSection(Struct, frozen=True):
-    """`[node]`."""
+    """Which node this is."""
 
     name: str = ""
-    """Absent: the host name."""
+    """The NAME in the key of this node's record. Absent: the host name."""
 
 
 class StoreSection(Struct, frozen=True):
-    """`[store]`: where the records come from."""
+    """Where the records come from, and where the last good ones are kept."""
 
     type: NonEmpty = "etcd"
     """`etcd`, `dir` or `kubernetes`."""
     endpoints: tuple[NonEmpty, ...] = ("http://127.0.0.1:2379",)
+    """The members of etcd, each `http://HOST:PORT` or `https://HOST:PORT`."""
     prefix: NonEmpty = "/fabric"
+    """What the keys in etcd begin with."""
     ca: Path | None = None
+    """The CA of etcd's certificates, for `https`. Absent: the one that gRPC brings."""
     cert: Path | None = None
+    """A client certificate for etcd; goes with `key`."""
     key: Path | None = None
+    """The private key of `cert`."""
     username: NonEmpty | None = None
+    """A user of etcd's own; goes with `password_file`."""
     password_file: Path | None = None
+    """The first line of this file is the password of `username`."""
     path: Path | None = None
+    """With type `dir`, and required there: the folder with `nodes/NAME.json` and
+    `communities/NAME.json`."""
     kubeconfig: Path | None = None
-    """Absent, with type `kubernetes`: the service account of the pod that this is."""
+    """With type `kubernetes`. Absent: the service account of the pod that this is."""
     state_dir: Path = Path("/var/lib/fabricd")
+    """The last good records are kept here, so that a node boots without its store."""
     hold_share: Share = 0.5
     """A loss of more than this share of the node records in force is held, not obeyed."""
 
 
 class IkeSection(Struct, frozen=True):
-    """`[ike]`: charon and this node's credentials."""
+    """charon, and this node's credentials."""
 
     socket: NonEmpty = "unix:///var/run/charon/charon.vici"
+    """charon's VICI socket. Debian's charon has it at `unix:///var/run/charon.vici`."""
     ca: Annotated[tuple[Path, ...], Meta(min_length=1)] = (Path("/etc/fabricd/pki/ca.crt"),)
+    """CA certificates that peers' certificates are checked against."""
     cert: Path = Path("/etc/fabricd/pki/node.crt")
+    """This node's certificate."""
     key: Path = Path("/etc/fabricd/pki/node.key")
+    """The private key of `cert`; nobody but the daemon's user may read it."""
     crl: tuple[Path, ...] | None = None
     """Revocation lists. Absent: beside each CA file the one ending in `.crl`, if it is there."""
     identity: NonEmpty = "C=CN, O=StrongSwan, CN={name}"
+    """The IKE identity of nodes whose record has none; `{name}` stands for the node's name."""
 
 
 class KernelSection(Struct, frozen=True):
-    """`[kernel]`."""
+    """What the daemon makes in the kernel of an edge."""
 
     bridge: NonEmpty = "br-edge"
+    """The pods' bridge; it has the first host of each of the node's subnets."""
     masquerade: bool = True
+    """Give pods' traffic that leaves the fabric the node's own address."""
+    netns_helper: Path = Path("/run/fabricd-netns.sock")
+    """The socket of fabricd-netns, which enters pods' network namespaces for a daemon that may not
+    by itself."""
+    mtu: Annotated[int, Meta(ge=576, le=65535)] | None = None
+    """Octets that pods may send in one packet. Absent: what passes a tunnel whole, by the MTU of
+    the underlay."""
 
 
 class FabricSection(Struct, frozen=True):
-    """`[fabric]`: what all nodes agree on."""
+    """What all nodes agree on."""
 
     networks: Annotated[tuple[str, ...], Meta(min_length=1)] = ("2.0.0.0/8",)
+    """All edges' pods live in these. What has no tunnel there is refused, and a gateway announces
+    them to its cluster."""
+
+
+class HealthSection(Struct, frozen=True):
+    """Probes through the tunnels, to tell one that carries nothing."""
+
+    probe: Annotated[float, Meta(ge=0, le=3600)] = 15.0
+    """Seconds between two probes of a tunnel; 0: none are sent, nor answered."""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 9816
+    """UDP, at the node's own addresses in its subnets. The same on all nodes."""
 
 
 class HttpSection(Struct, frozen=True):
-    """`[http]`."""
+    """What anybody may read who gets there."""
 
     listen: NonEmpty = "127.0.0.1:9815"
+    """ADDRESS:PORT of the status page at `/`, `/metrics`, `/healthz` and `/readyz`."""
 
 
 class ControlSection(Struct, frozen=True):
-    """`[control]`."""
+    """For fabricctl."""
 
     socket: Path = Path("/run/fabricd/fabricd.sock")
+    """Where fabricctl finds the daemon."""
 
 
 class CalicoSection(Struct, frozen=True):
-    """`[calico]`: the cluster's own network. For `fabricctl calico`, nothing to the daemon."""
+    """The cluster's own network. For `fabricctl calico`, nothing to the daemon."""
 
     endpoints: tuple[NonEmpty, ...] = ()
     """Of Calico's etcd datastore. Absent: `[store]`'s etcd, with the credentials given there."""
     ca: Path | None = None
+    """The CA of that etcd's certificates."""
     cert: Path | None = None
+    """A client certificate; goes with `key`."""
     key: Path | None = None
+    """The private key of `cert`."""
     username: NonEmpty | None = None
+    """A user of that etcd's own; goes with `password_file`."""
     password_file: Path | None = None
+    """The first line of this file is the password of `username`."""
     ipip_mode: Literal["Always", "CrossSubnet", "Never"] = "Always"
+    """`ipipMode` of the pool for the edges, as between the cluster's own nodes."""
     block_size: Annotated[int, Meta(ge=20, le=32)] = 24
     """For IPv4; IPv6 pools have Calico's default. Matters only to a pool that is not disabled."""
     node_selector: NonEmpty = "all()"
+    """`nodeSelector` of that pool."""
+
+
+class CniSection(Struct, frozen=True):
+    """Pods that a container runtime brings, and where all pods' addresses are kept."""
+
+    conflist: Path | None = None
+    """Where to write the configuration for container runtimes, such as
+    `/etc/cni/net.d/10-fabric.conflist`. Absent: it is not written."""
+    network: NonEmpty = "fabric"
+    """Name of the network, in that file and below `data_dir`."""
+    data_dir: Path = Path("/var/lib/cni/networks")
+    """Leases of addresses, in the format of CNI's plugin host-local."""
 
 
 SECTIONS: Final[dict[str, type[Struct]]] = {
@@ -116,9 +171,11 @@ SECTIONS: Final[dict[str, type[Struct]]] = {
     "ike": IkeSection,
     "kernel": KernelSection,
     "fabric": FabricSection,
+    "health": HealthSection,
     "http": HttpSection,
     "control": ControlSection,
     "calico": CalicoSection,
+    "cni": CniSection,
 }
 
 
@@ -132,9 +189,11 @@ class Config:
     ike: IkeSection
     kernel: KernelSection
     fabric: FabricSection
+    health: HealthSection
     http: HttpSection
     control: ControlSection
     calico: CalicoSection
+    cni: CniSection
 
     @property
     def networks(self) -> tuple[Prefix, ...]:
@@ -333,9 +392,8 @@ def _check_socket_path(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _check_kernel(section: KernelSection) -> Iterator[tuple[str, str]]:
-    # IFNAMSIZ of linux/if.h counts bytes; dev_valid_name() and dev_alloc_name() of the kernel.
     name = section.bridge
-    if len(name.encode()) > 15 or not re.fullmatch(r"[^/\s:%]+", name) or name in {".", ".."}:
+    if not is_link_name(name):
         yield "bridge", f"{name!r} is no interface name: 1 to 15 bytes, no / : % blank"
     if name in {DEAD_END, USERSPACE_LINK, "lo"}:
         yield "bridge", f"{name} is taken for another purpose"
@@ -350,6 +408,11 @@ def _check_fabric(section: FabricSection) -> Iterator[tuple[str, str]]:
             continue
         if net.prefixlen == 0:
             yield "networks", f"{text} is the whole address space"
+
+
+def _check_health(section: HealthSection) -> Iterator[tuple[str, str]]:
+    if 0 < section.probe < 1:
+        yield "probe", f"{section.probe:g} s is too often: at least 1 s, or 0 for no probes"
 
 
 def _check_http(section: HttpSection) -> Iterator[tuple[str, str]]:
@@ -371,13 +434,21 @@ def _host_and_port(text: str) -> bool:
     return True
 
 
+def _check_cni(section: CniSection) -> Iterator[tuple[str, str]]:
+    # libcni: utils.ValidateNetworkName
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", section.network):
+        yield "network", f"{section.network!r} is no name: a letter or digit, then those and _ . -"
+
+
 _CHECKS: Final[dict[str, Any]] = {
     "node": _check_node,
     "store": _check_store,
     "ike": _check_ike,
     "kernel": _check_kernel,
     "fabric": _check_fabric,
+    "health": _check_health,
     "http": _check_http,
     "control": _check_control,
     "calico": _check_calico,
+    "cni": _check_cni,
 }

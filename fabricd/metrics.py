@@ -6,7 +6,7 @@ read from the status document at each scrape, so that a peer that is gone leaves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -28,8 +28,7 @@ Status = Mapping[str, Any]
 class Metrics:
     """The counters and histograms, and the collector of everything else."""
 
-    def __init__(self, status: Callable[[], Status]) -> None:
-        """`status` gives the status document as of now."""
+    def __init__(self) -> None:
         # A second series for each counter, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the package's
         self.registry = CollectorRegistry()
@@ -61,50 +60,59 @@ class Metrics:
         )
         build = Info("fabricd_build", "The running version.", registry=self.registry)
         build.info({"version": __version__})
-        self.registry.register(_FromStatus(status))
         # fabricd_process_start_time_seconds, …_resident_memory_bytes, …_cpu_seconds_total and more.
         ProcessCollector(namespace="fabricd", registry=self.registry)
 
+    def of(self, status: Status) -> Collector:
+        """Everything, with what a status document says."""
+        return _Everything(self.registry, status)
 
-class _FromStatus(Collector):
-    def __init__(self, status: Callable[[], Status]) -> None:
+
+class _Everything(Collector):
+    def __init__(self, counted: Collector, status: Status) -> None:
+        self._counted = counted
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        status = self._status()
-        yield _gauge(
-            "source_synced",
-            "Whether the source of records answers and has said all it knows.",
-            int(status["synced"]),
-        )
-        yield _gauge(
-            "source_last_event_timestamp_seconds",
-            "When the source last said something.",
-            status["source"]["last_event"],
-        )
-        available = GaugeMetricFamily(
-            "fabricd_part_available", "Whether kernel and charon answer.", labels=["part"]
-        )
-        for part in ("kernel", "charon"):
-            available.add_metric([part], int(status[part]["ok"]))
-        yield available
-        records = GaugeMetricFamily("fabricd_records", "Records in force.", labels=["kind"])
-        for kind, number in status["records"].items():
-            records.add_metric([kind], number)
-        yield records
-        rejected = len({item["key"] for item in status["rejected"]})
-        yield _gauge("records_rejected", "Records that are wrong.", rejected)
-        yield _gauge("records_held", "Records whose sudden loss is held.", len(status["held"]))
-        yield _gauge("peers", "Nodes that this one peers with.", len(status["peers"]))
-        yield from _peers(status["peers"])
-        expiry = GaugeMetricFamily(
-            "fabricd_certificate_expiry_timestamp_seconds",
-            "When a certificate ends.",
-            labels=["subject"],
-        )
-        for subject, when in status["certificates"].items():
-            expiry.add_metric([subject], when)
-        yield expiry
+        yield from self._counted.collect()
+        yield from _from_status(self._status)
+
+
+def _from_status(status: Status) -> Iterator[Metric]:
+    yield _gauge(
+        "source_synced",
+        "Whether the source of records answers and has said all it knows.",
+        int(status["synced"]),
+    )
+    yield _gauge(
+        "source_last_event_timestamp_seconds",
+        "When the source last said something.",
+        status["source"]["last_event"],
+    )
+    available = GaugeMetricFamily(
+        "fabricd_part_available", "Whether kernel and charon answer.", labels=["part"]
+    )
+    for part in ("kernel", "charon"):
+        available.add_metric([part], int(status[part]["ok"]))
+    yield available
+    yield GaugeMetricFamily("fabricd_pods", "Pods attached.", value=status["pods"])
+    records = GaugeMetricFamily("fabricd_records", "Records in force.", labels=["kind"])
+    for kind, number in status["records"].items():
+        records.add_metric([kind], number)
+    yield records
+    rejected = len({item["key"] for item in status["rejected"]})
+    yield _gauge("records_rejected", "Records that are wrong.", rejected)
+    yield _gauge("records_held", "Records whose sudden loss is held.", len(status["held"]))
+    yield _gauge("peers", "Nodes that this one peers with.", len(status["peers"]))
+    yield from _peers(status["peers"])
+    expiry = GaugeMetricFamily(
+        "fabricd_certificate_expiry_timestamp_seconds",
+        "When a certificate ends.",
+        labels=["subject"],
+    )
+    for subject, when in status["certificates"].items():
+        expiry.add_metric([subject], when)
+    yield expiry
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -10,6 +10,8 @@ Prefixes and addresses are strings in canonical form, as the kernel and charon p
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -77,12 +79,16 @@ class Rejection:
     """The field at fault; empty when it is the whole value."""
     reason: str
 
+    def shown(self, prefix: str) -> dict[str, str]:
+        """As documents have it; `prefix` is that of the keys in the store."""
+        return {"key": f"{prefix}/{self.key}", "field": self.field, "reason": self.reason}
+
     def __str__(self) -> str:
         where = f"{self.key}: {self.field}" if self.field else self.key
         return f"{where}: {self.reason}"
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def network(text: str) -> IPv4Network | IPv6Network:
     """Parse CIDR notation; raises ValueError for anything else, host bits included."""
     return ip_network(text, strict=True)
@@ -93,6 +99,7 @@ def prefix(text: str) -> Prefix:
     return Prefix(str(network(text)))
 
 
+@lru_cache(maxsize=4096)
 def address(text: str) -> Address:
     """The canonical form of `text`; raises ValueError when it is no address."""
     return Address(str(ip_address(text)))
@@ -101,6 +108,32 @@ def address(text: str) -> Address:
 def family(text: Prefix | Address | str) -> int:
     """4 or 6, for a canonical prefix or address."""
     return 6 if ":" in text else 4
+
+
+def within(subnet: Prefix, networks: Iterable[Prefix]) -> bool:
+    """Whether one of `networks` holds all of `subnet`."""
+    inner = network(subnet)
+    return any(
+        family(outer) == family(subnet) and inner.subnet_of(network(outer))  # type: ignore[arg-type]
+        for outer in networks
+    )
+
+
+@lru_cache(maxsize=4096)
+def holders(subnet: Prefix) -> tuple[Prefix, ...]:
+    """All prefixes that hold all of it, itself among them."""
+    net = network(subnet)
+    return tuple(
+        Prefix(str(net.supernet(new_prefix=length))) for length in range(net.prefixlen + 1)
+    )
+
+
+def is_link_name(text: str) -> bool:
+    """Whether a link can have this name: 1 to 15 octets, no / : % blank. IFNAMSIZ of linux/if.h
+    counts octets; dev_valid_name() and dev_alloc_name() of the kernel.
+    """
+    fits = len(text.encode("utf-8", "surrogatepass")) <= 15
+    return fits and re.fullmatch(r"[^/\s:%]+", text) is not None and text not in {".", ".."}
 
 
 def first_host(subnet: Prefix) -> Address:

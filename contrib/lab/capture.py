@@ -7,7 +7,8 @@ from lab.process import wait_until
 
 
 class Capture:
-    """Packets on a link since `start`: those that carry ESP, and those of some networks in clear.
+    """Packets on a link since `start`: those that carry ESP, and those of some networks in clear,
+    by themselves or in IPIP.
 
     Userspace ESP and NAT traversal put ESP into UDP port 4500 (RFC 3948).
     """
@@ -16,7 +17,7 @@ class Capture:
         self.namespace = namespace
         self.link = link
         clear = " or ".join(f"ip net {network}" for network in networks)
-        self.filter = f"esp or udp port 4500 or {clear}"
+        self.filter = f"esp or udp port 4500 or ip proto 4 or {clear}"
 
     def start(self) -> None:
         """Returns when packets are seen."""
@@ -37,8 +38,10 @@ class Capture:
     def stop(self) -> None:
         self._process.stop()
 
-    def encrypted(self) -> list[str]:
-        return [line for line in self._packets() if "ESP(" in line]
+    def encrypted(self, size: int = 0) -> list[str]:
+        """Packets of ESP, of `size` bytes or more: what tunnels are probed with is small."""
+        packets = [line for line in self._packets() if "ESP(" in line]
+        return [line for line in packets if int(line.rpartition("length ")[2].split()[0]) >= size]
 
     def clear(self) -> list[str]:
         """Packets of the networks in clear, as tcpdump prints them."""

@@ -27,9 +27,10 @@ charon-systemd {{
   load = {plugins}
   install_routes = no
   install_virtual_ip = no
-  retransmit_timeout = 1
-  retransmit_base = 1.4
-  retransmit_tries = 4
+  retransmit_timeout = 0.7
+  retransmit_base = 1.3
+  retransmit_tries = 5
+  make_before_break = yes
   plugins {{
     vici {{
       socket = {socket}

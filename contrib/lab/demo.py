@@ -101,7 +101,7 @@ class Demo:
         """No ping of a connection is lost, in either direction."""
         a, b = PATHS[path]
         for source, target in ((a, b), (b, a)):
-            lost = self.fabric.ping(source, target, PINGS)
+            lost = self.fabric.ping(source, target, PINGS, wait=5)
             if lost:
                 raise LabError(f"{path}: {source} to {target}: {lost} of {PINGS} pings lost")
 

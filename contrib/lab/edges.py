@@ -57,7 +57,7 @@ ip -n edge3 link set u0 up
 ip -n edge3 link set lo up
 """
 
-# What a container runtime does for a pod, on a bridge that fabricd made.
+# What anybody can do for a pod, on a bridge that fabricd made.
 POD = """\
 ip netns add {pod}
 ip {on} link add v-{pod} type veth peer name eth0 netns {pod}
@@ -86,7 +86,8 @@ find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path 
 
 OURS = """\
 ip -o link | cut -d: -f2 | sort; ip rule; ip -6 rule; ip route show table all proto 198
-ip -6 route show table all proto 198; ip xfrm state; ip xfrm policy | grep '^src .*dst' || true
+ip -6 route show table all proto 198; nft list tables
+ip xfrm state; ip xfrm policy | grep '^src .*dst' || true
 swanctl --list-conns; swanctl --list-sas; swanctl --list-authorities; getent passwd; getent group
 """
 """All that is in kernel, charon and the lists of users."""
@@ -171,7 +172,8 @@ class Edges:
         self.run("systemctl stop edge3-fabricd edge3-charon")
 
     def attach_pods(self) -> None:
-        self.run(POD.format(pod="pod2", on="", address="2.2.2.2", gateway="2.2.2.1"))
+        """edge2's by the service that was installed, edge3's by hand."""
+        self.run("ip netns add pod2 && fabricctl pod attach pod2 --netns /run/netns/pod2")
         on = "-n edge3"
         self.run(POD.format(pod="pod3", on=on, address="2.2.2.34", gateway="2.2.2.33"))
 

@@ -1,11 +1,14 @@
-"""One etcd: its own data, its own ports, on loopback or inside a namespace."""
+"""One etcd: its own data, its own ports, on loopback or inside a namespace; or several, joined."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import socket
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from lab.netns import Namespace
@@ -26,6 +29,7 @@ class Etcd:
         namespace: Namespace | None = None,
         host: str = "127.0.0.1",
         port: int | None = None,
+        peer_port: int | None = None,
         flags: Sequence[str] = (),
         scheme: str = "http",
         ctl_flags: Sequence[str] = (),
@@ -40,26 +44,32 @@ class Etcd:
         self.host = host
         in_namespace = namespace is not None
         self.port = port or (2379 if in_namespace else free_port())
-        self.peer_port = 2380 if in_namespace else free_port()
+        self.peer_port = peer_port or (2380 if in_namespace else free_port())
+        self.peer = f"http://127.0.0.1:{self.peer_port}"
+        self.cluster = f"{name}={self.peer}"
+        """All members' names and peer URLs: this one alone, unless it is made one of several."""
         self.endpoint = f"{scheme}://{host}:{self.port}"
         self.process: Process | None = None
 
     def start(self) -> None:
         """Start it and wait until it serves; raises LabError with its log otherwise."""
+        self.spawn()
+        self.wait_ready()
+
+    def spawn(self) -> None:
+        """Start it: one of several members serves when most of them do."""
         if self.process is not None and self.process.alive:
             raise LabError(f"{self.name} runs already")
-        peer = f"http://127.0.0.1:{self.peer_port}"
         argv: tuple[str | Path, ...] = (
             *("etcd", "--name", self.name, "--data-dir", self.data),
             *("--listen-client-urls", self.endpoint, "--advertise-client-urls", self.endpoint),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"{self.name}={peer}"),
+            *("--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer),
+            *("--initial-cluster", self.cluster),
             *self.flags,
         )
         if self.namespace is not None:
             argv = self.namespace.inside(*argv)
         self.process = spawn(*argv, run=self.run_dir, name=self.name)
-        self.wait_ready()
 
     def wait_ready(self, timeout: float = 30) -> None:
         """Until it answers a read that needs a leader."""
@@ -139,9 +149,31 @@ class Etcd:
         return now
 
 
+def join(members: Sequence[Etcd]) -> None:
+    """Make them members of one cluster; none of them has run yet."""
+    for member in members:
+        member.cluster = ",".join(f"{other.name}={other.peer}" for other in members)
+
+
+_offsets = cycle(range(100))
+
+
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on now."""
+    """A loopback TCP port that nobody listens on now, and no other process is told of.
+
+    It is none of those from which connections are made (ip_local_port_range, ip(7)): one of them
+    could take it while whoever it belongs to does not listen.
+    """
+    first = 10_000 + os.getpid() % 200 * 100
+    return next(port for offset in _offsets if _is_free(port := first + offset))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+    return True

@@ -5,13 +5,22 @@ By iproute2 alone: the lab must not stand on the code that it is there to try.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.process import Argument, CommandError, LabError, Process, command, spawn
 
 NETNS = Path("/run/netns")
 """Where iproute2 keeps the names (ip-netns(8))."""
+
+
+def _enter(namespace: int) -> None:
+    """setns(2), which `os` has from Python 3.12 on."""
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, 0) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Namespace:
@@ -45,6 +54,19 @@ class Namespace:
     @property
     def _record(self) -> Path:
         return self.run_dir / f"{self.name}.netns"
+
+    @contextmanager
+    def around_thread(self) -> Iterator[None]:
+        """The calling thread is in there meanwhile; sockets and /proc/sys/net follow it."""
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        away = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(away)
+            yield
+        finally:
+            _enter(home)
+            os.close(home)
+            os.close(away)
 
     def delete(self) -> None:
         """Remove it, if it is there. Links inside go with it, processes inside don't."""
@@ -100,9 +122,12 @@ class Namespace:
         """Make it a router."""
         self.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
-    def lost(self, target: str, count: int = 3, interval: float = 0.2, wait: float = 1) -> int:
-        """How many of `count` pings from inside to `target` stay without an answer."""
-        argv = ("ping", "-n", "-q", "-c", str(count), "-i", str(interval), "-W", f"{wait:g}")
+    def lost(
+        self, target: str, count: int = 3, interval: float = 0.2, wait: float = 1, size: int = 56
+    ) -> int:
+        """How many of `count` pings of `size` bytes from inside to `target` are not answered."""
+        times = ("-i", str(interval), "-W", f"{wait:g}")
+        argv = ("ping", "-n", "-q", "-c", str(count), "-s", str(size), *times)
         try:
             report = self.run(*argv, target, timeout=count * (interval + wait) + 10)
         except CommandError as error:

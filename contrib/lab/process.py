@@ -90,6 +90,10 @@ class ProcessId:
         fields = stat.rpartition(")")[2].split()  # the command's name may hold anything
         return None if fields[0] in "ZX" else cls(pid, int(fields[19]))
 
+    def write(self, path: Path) -> None:
+        """So that `read_pid_file` reads it."""
+        path.write_text(f"{self.pid} {self.started}\n", encoding="ascii")
+
     @property
     def alive(self) -> bool:
         return ProcessId.of(self.pid) == self
@@ -163,9 +167,18 @@ class Process:
         self.popen.send_signal(number)
 
     def freeze(self) -> None:
-        """SIGSTOP: the process is there and does not answer."""
+        """SIGSTOP: the process is there and does not answer. Returns when all threads stand."""
         if self.id is not None:
             self.id.signal_group(signal.SIGSTOP)
+        if not _until(self._stands, 10):
+            raise LabError(f"{self.name} runs on after SIGSTOP", self.tail())
+
+    def _stands(self) -> bool:
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        try:
+            return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+        except OSError:
+            return False  # a thread that ended meanwhile
 
     def thaw(self) -> None:
         if self.id is not None:
@@ -198,6 +211,14 @@ def spawn(
     # No interrupt may come between the start and the record of it; the child is to have the
     # mask that we had.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+    def begin() -> None:
+        """In the child, which is on record before it is anything else: we may be killed."""
+        own = ProcessId.of(os.getpid())
+        if own is not None:
+            own.write(pid_file)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     try:
         with log.open("ab") as output:
             popen = subprocess.Popen(
@@ -206,21 +227,20 @@ def spawn(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: signal.pthread_sigmask(  # noqa: PLW1509  # takes no lock
-                    signal.SIG_SETMASK, mask
-                ),
+                preexec_fn=begin,  # noqa: PLW1509  # takes no lock
                 env={**os.environ, **(env or {})},
             )
         started = ProcessId.of(popen.pid)
-        if started is not None:
-            pid_file.write_text(f"{started.pid} {started.started}\n", encoding="ascii")
+    except OSError:
+        pid_file.unlink(missing_ok=True)
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Process(name, popen, log, started, pid_file)
 
 
 def read_pid_file(path: Path) -> ProcessId | None:
-    """What `spawn` wrote; None for a file that was cut off."""
+    """What `ProcessId.write` wrote; None for a file that was cut off."""
     try:
         pid, started = map(int, path.read_text(encoding="ascii").split())
     except ValueError:

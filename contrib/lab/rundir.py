@@ -13,14 +13,48 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from lab.netns import Namespace
-from lab.process import LabError, read_pid_file
+from lab.process import LabError, ProcessId, read_pid_file
+
+MAKER: Final = "maker"
+"""A file in what `make` has made: the process that has to remove it, as `spawn` writes it."""
+
+PARENTS: Final = (Path("/run"), Path("/tmp"))
+"""Where there are run directories."""
 
 
-def make(prefix: str = "lab-", parent: Path = Path("/run")) -> Path:
-    """A fresh run directory with a short path: unix sockets live in it."""
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+def make(prefix: str = "lab-", parent: Path = PARENTS[0]) -> Path:
+    """A fresh run directory in one of PARENTS, with a short path: unix sockets live in it."""
+    run = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    me = ProcessId.of(os.getpid())
+    assert me is not None
+    me.write(run / MAKER)
+    return run
+
+
+def sweep() -> list[str]:
+    """Remove what `make` has made for processes that have ended without removing it: they were
+    killed. Returns what `clear` returns.
+    """
+    removed = []
+    for record in (found for parent in PARENTS for found in parent.glob(f"*/{MAKER}")):
+        if _take_over(record):
+            removed += remove(record.parent)
+    return removed
+
+
+def _take_over(record: Path) -> bool:
+    """Whether the maker has ended. True once only: there may be several who sweep."""
+    try:
+        maker = read_pid_file(record)
+        if maker is None or maker.alive:
+            return False
+        record.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextmanager

@@ -63,9 +63,10 @@ def manifests(networks: Sequence[Prefix], options: Options) -> list[dict[str, An
 
 def _spec(net: Prefix, options: Options) -> dict[str, Any]:
     ipv4 = family(net) == 4
+    block_size = options.block_size if ipv4 else IPV6_BLOCK_SIZE
     return {
         "cidr": str(net),
-        "blockSize": options.block_size if ipv4 else IPV6_BLOCK_SIZE,
+        "blockSize": max(block_size, network(net).prefixlen),  # a block has to fit in
         "disabled": True,
         "ipipMode": options.ipip_mode if ipv4 else "Never",  # Calico has no other for IPv6
         "natOutgoing": False,

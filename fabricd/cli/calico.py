@@ -29,6 +29,7 @@ from fabricd.cli.options import (
     warn,
 )
 from fabricd.cli.output import emit, table
+from fabricd.cli.progress import working
 from fabricd.config import Config, ConfigError
 from fabricd.core.events import Listed
 from fabricd.core.rib import Rib
@@ -282,6 +283,7 @@ def _in_datastore(config: Config, use: Callable[[Datastore], Awaitable[T]]) -> T
 
 def _run(main: Callable[[], Awaitable[T]]) -> T:
     try:
-        return trio.run(main)
+        with working("asking the store"):
+            return trio.run(main)
     except ConfigError as error:
         raise Failed(*error.faults) from error

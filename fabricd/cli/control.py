@@ -1,4 +1,4 @@
-"""The client's side of the daemon's control socket: HTTP/1.1 with JSON over a unix socket.
+"""The client's side of the daemon's control socket: HTTP with JSON over a unix socket.
 
 Knows how to ask and what a failure means to an operator; not what is in the answers.
 """
@@ -6,8 +6,8 @@ Knows how to ask and what a failure means to an operator; not what is in the ans
 from __future__ import annotations
 
 import errno
-import http.client
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any, Final
@@ -18,48 +18,57 @@ TIMEOUT: Final = 30.0
 """Seconds for an answer: a node with thousands of tunnels takes its time to list them."""
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP to a unix socket. `host` is only what the Host header says."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def ask(path: Path, method: str, target: str) -> dict[str, Any]:
+def ask(path: Path, method: str, target: str, body: object = None) -> dict[str, Any]:
     """One request to the daemon, its answer's JSON object. Raises Failed."""
-    connection = _UnixConnection(path)
+    sent = b"" if body is None else json.dumps(body).encode()
     try:
-        connection.request(method, target)
-        response = connection.getresponse()
-        body = response.read()
-    except (OSError, http.client.HTTPException) as error:
+        status, answer = _exchange(path, f"{method} {target}", sent)
+    except OSError as error:
         raise Failed(_reason(path, error)) from error
-    finally:
+    return _document(path, f"{method} {target}", status, answer)
+
+
+def _exchange(path: Path, request: str, body: bytes) -> tuple[int, bytes]:
+    """Status and body of an answer. Raises OSError.
+
+    HTTP/1.0 (RFC 1945), which ends with its connection: to load `http.client` would take longer
+    than all else that a call does.
+    """
+    with _connect(path) as connection:
+        head = f"{request} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    said, end, answer = received.partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1\.\d (\d{3}) ", said)
+    length = re.search(rb"\ncontent-length: *(\d+)", said, re.IGNORECASE)
+    if not status or not end or (length and len(answer) < int(length[1])):
+        raise ConnectionResetError(errno.ECONNRESET, "the answer is not whole")
+    return int(status[1]), answer
+
+
+def _connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(TIMEOUT)
+    try:
+        connection.connect(str(path))
+    except BaseException:
         connection.close()
-    return _document(path, f"{method} {target}", response.status, body)
+        raise
+    return connection
 
 
 def is_running(path: Path) -> bool:
     """Whether a daemon listens on its control socket, be it that it hangs. Raises Failed."""
-    connection = _UnixConnection(path)
     try:
-        connection.connect()
+        _connect(path).close()
     except (FileNotFoundError, ConnectionRefusedError):
         return False
     except OSError as error:
         raise Failed(_reason(path, error)) from error
-    finally:
-        connection.close()
     return True
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Path, error: OSError) -> str:
     match error:
         case FileNotFoundError():
             return f"fabricd is not running here (no socket at {path}): systemctl start fabricd"
@@ -75,7 +84,7 @@ def _reason(path: Path, error: Exception) -> str:
             )
         case OSError(errno=errno.EAGAIN):
             return f"fabricd at {path} has too many clients: try again"
-        case http.client.HTTPException() | ConnectionError():
+        case ConnectionError():
             return f"fabricd broke off at {path} ({error}): see journalctl -u fabricd"
     return f"fabricd can't be asked at {path}: {error}: look at [control] socket in the config"
 

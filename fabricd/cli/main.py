@@ -11,6 +11,7 @@ import sys
 from typing import Final, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from fabricd import __version__
 from fabricd.cli.options import Failed, config_option, output_option
@@ -29,9 +30,14 @@ COMMANDS: Final = {
     "status": Entry("status", "status", "The peers of this node, its tunnels and records."),
     "plan": Entry("plan", "plan", "What fabricd would change now, in order."),
     "why": Entry("why", "why", "Why two pods can or cannot talk: the first broken hop."),
+    "doctor": Entry(
+        "doctor", "doctor", "Check this machine: kernel, charon, credentials, store, network."
+    ),
     "graph": Entry("graph", "graph", "The fabric's nodes and tunnels as a picture."),
     "node": Entry("records", "node", "Node records: put, get, list, delete."),
     "community": Entry("records", "community", "Community records: put, get, list, delete."),
+    "import": Entry("import_", "import_", "Make records of ipsec.conf's connections."),
+    "pod": Entry("pod", "pod", "Pods of this node: attach, detach, list."),
     "pki": Entry(
         "pki", "pki", "The CA and node certificates: make, renew, revoke, show, verify, export."
     ),
@@ -46,6 +52,7 @@ COMMANDS: Final = {
     "purge": Entry(
         "purge", "purge", "Remove all that is fabricd's from this node's kernel and charon."
     ),
+    "completion": Entry("completion", "completion", "Print a shell's completion script."),
 }
 
 
@@ -69,6 +76,15 @@ class LazyGroup(click.Group):
         """List the commands without loading any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without loading any."""
+        found = [
+            CompletionItem(name, help=entry.help)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; what the world refuses is no traceback."""

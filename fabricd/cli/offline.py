@@ -12,7 +12,6 @@ import trio
 
 from fabricd.cli.options import DEFAULT_CONFIG, Failed, Settings, join, warn
 from fabricd.cli.output import Document
-from fabricd.cli.status import rejected_document
 from fabricd.config import Config, ConfigError, parse
 from fabricd.core.action import plan_document
 from fabricd.core.desired import desired
@@ -51,7 +50,7 @@ def offline_plan(settings: Settings, records: Path, node: str | None) -> Documen
     wanted = desired(in_force.nodes, in_force.communities, around)
     return {
         **plan_document(plan(wanted, KernelState(), IkeState())),
-        "rejected": rejected_document(in_force.rejected, config.store.prefix),
+        "rejected": [fault.shown(config.store.prefix) for fault in in_force.rejected],
     }
 
 

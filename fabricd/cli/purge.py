@@ -22,6 +22,7 @@ from fabricd.cli.options import (
 )
 from fabricd.cli.output import emit
 from fabricd.cli.plan import plan_text
+from fabricd.cli.progress import working
 from fabricd.config import Config
 from fabricd.core.action import Action, Disruption, Kind, Outcome, plan_document
 from fabricd.core.desired import NOTHING
@@ -46,7 +47,8 @@ def purge(settings: Settings, dry_run: bool) -> None:
             f"fabricd runs here (it listens at {config.control.socket}) and would put everything "
             "back: systemctl stop fabricd"
         )
-    outcomes, faults = trio.run(_purge, config, dry_run)
+    with working("looking at charon and the kernel" if dry_run else "removing"):
+        outcomes, faults = trio.run(_purge, config, dry_run)
     document = plan_document([outcome.action for outcome in outcomes if outcome.error is None])
     emit(document, settings.form, lambda _: plan_text(document["actions"]))
     faults += [

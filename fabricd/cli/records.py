@@ -25,7 +25,8 @@ from fabricd.cli.options import (
     warn,
 )
 from fabricd.cli.output import emit, table
-from fabricd.cli.status import rejected_document, rejected_text
+from fabricd.cli.progress import working
+from fabricd.cli.status import rejected_text
 from fabricd.config import Config, ConfigError
 from fabricd.core.events import Listed, Put
 from fabricd.core.records import decode
@@ -192,7 +193,7 @@ def _add_reading_verbs(group: click.Group, folder: str, columns: Columns) -> Non
             for fault in _rejected(puts, config.ike.identity)
             if fault.key.startswith(f"{folder}/")
         ]
-        rejected = rejected_document(faults, config.store.prefix)
+        rejected = [fault.shown(config.store.prefix) for fault in faults]
 
         def as_text(wide: bool) -> str:
             text = _table(columns, entries, wide) if entries else f"no {folder}"
@@ -225,7 +226,8 @@ def in_store(config: Config, use: Callable[[Store], Awaitable[T]]) -> T:
             return await use(store)
 
     try:
-        return trio.run(main)
+        with working("asking the store"):
+            return trio.run(main)
     except ConfigError as error:
         raise Failed(*error.faults) from error
 

@@ -1,21 +1,19 @@
 """`fabricctl status` and `confirm`: what the daemon says of this node, and the safety valve.
 
-The daemon's document is shown as it is; nothing is computed here but how it looks.
+The daemon's document is shown as it is; nothing is computed here but how it looks. In a table,
+warnings about charon's settings stand beside its own: who runs this as root can read their files,
+the daemon, which is not root, perhaps can't.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from fabricd.cli.control import ask
 from fabricd.cli.options import (
-    Failed,
     Settings,
     config_option,
     join,
@@ -23,13 +21,13 @@ from fabricd.cli.options import (
     pass_settings,
     printable,
 )
-from fabricd.cli.output import Cell, duration, octets, render, table
-from fabricd.model import Rejection
+from fabricd.cli.output import Cell, Document, duration, octets, on_terminal, render, table
+from fabricd.core.essence import essence
+
+if TYPE_CHECKING:
+    from fabricd.config import Config
 
 Section = Mapping[str, Any]
-
-REDRAW: Final = 2.0
-"""Seconds between two looks of `--watch`."""
 
 STYLES: Final = {
     "up": "green",
@@ -38,6 +36,7 @@ STYLES: Final = {
     "connecting": "yellow",
     "waiting": "yellow",
     "unknown": "yellow",
+    "silent": "red",
     "impossible": "red",
 }
 """By the state of a peer; others are plain."""
@@ -48,36 +47,52 @@ NUMBERS: Final = ("UP", "IN", "OUT", "AGE")
 @click.command()
 @config_option
 @output_option
-@click.option("--watch", is_flag=True, help="Look again every 2 s, until Ctrl-C.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Look again every 2 s, until Ctrl-C: redrawn on a terminal, elsewhere told when it "
+    "changes, as JSON one line each time.",
+)
 @pass_settings
 def status(settings: Settings, watch: bool) -> None:
     """The peers of this node, its tunnels and records."""
-    path = settings.config().control.socket
-    text = _look(path, settings.form)
+    config, form = settings.config(), settings.form
+
+    def look() -> Document:
+        return ask(config.control.socket, "GET", "/status")
+
+    def as_text(document: Document, *, wide: bool) -> str:
+        warnings = [*document["warnings"], *_settings_warnings(config, document)]
+        return status_text({**document, "warnings": warnings}, wide=wide)
+
+    def show(document: Document) -> str:
+        one_line = watch and not on_terminal()
+        return render(document, form, lambda w: as_text(document, wide=w), one_line=one_line)
+
     if not watch:
-        click.echo(text)
+        click.echo(show(look()))
         return
+    from fabricd.cli.watch import keep_looking  # noqa: PLC0415  # once needs none of it
+
+    keep_looking(look, show, essence, {"json": "", "yaml": "---\n"}.get(form, "\n"))
+
+
+def _settings_warnings(config: Config, document: Document) -> list[str]:
+    """What charon's settings should be and are not; nothing where they can't be known from here,
+    where charon does not answer, or where it is another node's daemon that has answered.
+    """
+    if document["node"] != config.node.name or not document["charon"].get("ok"):
+        return []
+    # `--help` and JSON do without.
+    from fabricd.core.charon_settings import settings_warnings  # noqa: PLC0415
+    from fabricd.probe.charon_files import running, settings  # noqa: PLC0415
+
     try:
-        _watch(path, settings.form, text)
-    except KeyboardInterrupt:
-        return
-
-
-def _look(path: Path, form: str) -> str:
-    document = ask(path, "GET", "/status")
-    return render(document, form, lambda wide: status_text(document, wide=wide))
-
-
-def _watch(path: Path, form: str, text: str) -> None:
-    while True:
-        if sys.stdout.isatty():
-            click.clear()
-        click.echo(text)
-        time.sleep(REDRAW)
-        try:
-            text = _look(path, form)
-        except Failed as error:  # it may be restarted just now: keep looking
-            text = "\n".join(map(printable, error.faults))
+        charon = running(config.vici_socket)
+        found = settings([charon.pid])
+    except (OSError, ValueError):
+        return []
+    return settings_warnings(found, charon.version, len(document["peers"]))
 
 
 @click.command()
@@ -109,17 +124,9 @@ def status_text(document: Section, *, wide: bool) -> str:
     return "\n\n".join(parts)
 
 
-def rejected_document(rejected: Sequence[Rejection], prefix: str) -> list[dict[str, str]]:
-    """Rejections as the daemon shows them; `prefix` is that of the keys in the store."""
-    return [
-        {"key": f"{prefix}/{fault.key}", "field": fault.field, "reason": fault.reason}
-        for fault in rejected
-    ]
-
-
 def rejected_text(rejected: Sequence[Section]) -> str:
     """The records that are not in force, and why."""
-    rows = [(item["key"], item["field"], item["reason"]) for item in rejected]
+    rows = [(item["key"], item.get("at") or item["field"], item["reason"]) for item in rejected]
     return "Rejected records\n" + table(("KEY", "FIELD", "REASON"), rows)
 
 

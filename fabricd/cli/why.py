@@ -20,6 +20,7 @@ from fabricd.cli.options import (
     printable,
 )
 from fabricd.cli.output import Document, emit, table
+from fabricd.cli.progress import working
 from fabricd.config import Config
 from fabricd.model import Address, address, family
 
@@ -67,13 +68,16 @@ def why(settings: Settings, context: click.Context, source: Address, destination
     from fabricd.core.explain import explain  # noqa: PLC0415
 
     config = settings.config()
-    document = explain(trio.run(_facts, config, source, destination)).document()
+    with working(f"looking at every hop from {source} to {destination}"):
+        facts = trio.run(_facts, config, source, destination)
+    document = explain(facts).document()
     emit(document, settings.form, lambda wide: why_text(document, wide=wide))
     context.exit(0 if document["can"] else 1)
 
 
 async def _facts(config: Config, source: Address, destination: Address) -> Facts:
-    from fabricd.probe import gather, read_source  # noqa: PLC0415
+    from fabricd.probe.gather import gather  # noqa: PLC0415
+    from fabricd.probe.records import read_source  # noqa: PLC0415
 
     return await gather(
         config, source, destination, await read_source(config), daemons_view(config)

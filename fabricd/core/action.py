@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
-from fabricd.core.state import ChildSa, Conn, IfAddress, IkeSa, Link, Route, Rule, Sysctl
+from fabricd.core.state import (
+    ChildSa,
+    Conn,
+    Filter,
+    IfAddress,
+    IkeSa,
+    Link,
+    Pod,
+    Route,
+    Rule,
+    Sysctl,
+)
 
 
 class Disruption(StrEnum):
@@ -31,10 +43,13 @@ class Kind(StrEnum):
 
     SYSCTL_SET = "sysctl.set"  # Sysctl
     LINK_ADD = "link.add"  # Link: create with alias, set up
-    LINK_SET = "link.set"  # Link, exists: set its administrative state
+    LINK_SET = "link.set"  # Link, exists: set its administrative state, and its MTU if it has one
     LINK_REMOVE = "link.remove"  # Link
     ADDRESS_ADD = "address.add"  # IfAddress
     ADDRESS_REMOVE = "address.remove"  # IfAddress
+    POD_SET = "pod.set"  # Pod: make its veth pair, or put right what is wrong with it
+    FILTER_SET = "filter.set"  # Filter: load our table of nftables in place of what it holds
+    FILTER_REMOVE = "filter.remove"  # Filter
     ROUTE_SET = "route.set"  # Route: create, or replace the one with the same key
     ROUTE_REMOVE = "route.remove"  # Route
     RULE_ADD = "rule.add"  # Rule: create, in place of one of ours with the same priority
@@ -48,6 +63,7 @@ class Kind(StrEnum):
     CONN_TURN = "conn.turn"  # Conn, loaded: its next CHILD_SAs are of another turn
     CONN_UNLOAD = "conn.unload"  # Conn; live SAs stay
     CHILD_INITIATE = "child.initiate"  # Tunnel
+    CHILD_REKEY = "child.rekey"  # ChildSa, by its id: another takes over from it
     CHILD_TERMINATE = "child.terminate"  # ChildSa, by its id
     IKE_TERMINATE = "ike.terminate"  # IkeSa, by its id, its CHILD_SAs with it
 
@@ -63,7 +79,9 @@ class Kind(StrEnum):
 
 
 KERNEL_KINDS = frozenset(
-    kind for kind in Kind if kind.drift in {"sysctl", "link", "address", "route", "rule"}
+    kind
+    for kind in Kind
+    if kind.drift in {"sysctl", "link", "address", "route", "rule", "pod", "filter"}
 )
 """The others are charon's."""
 
@@ -79,7 +97,9 @@ class Tunnel:
     """An older CHILD_SA carries the same pair until this one takes over."""
 
 
-Item = Sysctl | Link | IfAddress | Route | Rule | Conn | Tunnel | ChildSa | IkeSa | str
+Item = (
+    Sysctl | Link | IfAddress | Route | Rule | Pod | Filter | Conn | Tunnel | ChildSa | IkeSa | str
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +117,18 @@ class Action:
     def name(self) -> str:
         """Kind and target: what tells an action from the others of its plan."""
         return f"{self.kind.value} {self.target}"
+
+
+WANTED: Final = "the records ask for it"
+UNWANTED: Final = "no record asks for it"
+"""How a reason begins."""
+
+
+def act(
+    kind: Kind, target: str, item: Item, reason: str, disruption: Disruption = Disruption.NONE
+) -> Action:
+    """An action; most disturb nothing."""
+    return Action(kind, target, disruption, reason, item)
 
 
 @dataclass(frozen=True, slots=True)

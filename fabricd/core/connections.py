@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from fabricd.core.action import Tunnel
+from fabricd.core.kept import KeptEach
 from fabricd.core.ownership import conn_name
 from fabricd.core.state import Child, Conn
 from fabricd.core.surroundings import Identity, Surroundings
@@ -27,40 +27,57 @@ LIFE: Final = 24
 that is revoked or expired refused, whatever else was missed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connections:
-    """All by the connection's name."""
+class Side(NamedTuple):
+    """One peering, seen from the node that has to set it up."""
 
-    conns: Mapping[str, Conn] = field(default_factory=dict)
-    carried: Mapping[str, frozenset[Child]] = field(default_factory=dict)
+    self: Node
+    peering: Peering
+    identity: Identity
+    term: int
+    """Of the connection's life (`LIFE`); of interest to who initiates."""
+    doubt: str
+    """On what occasion its peer has to authenticate anew, if so."""
+
+
+class Connection(NamedTuple):
+    """What charon should hold for one peering."""
+
+    conn: Conn
+    carried: frozenset[Child]
     """The pairs that need a CHILD_SA."""
-    tunnels: Mapping[str, tuple[Tunnel, ...]] = field(default_factory=dict)
+    tunnels: tuple[Tunnel, ...]
     """What this node has to initiate; empty where the peer does."""
 
 
-def connections(self: Node | None, found: tuple[Peering, ...], around: Surroundings) -> Connections:
-    """What charon should hold for these peerings."""
-    conns: dict[str, Conn] = {}
-    carried: dict[str, frozenset[Child]] = {}
-    tunnels: dict[str, tuple[Tunnel, ...]] = {}
+def connections(
+    self: Node | None,
+    found: Iterable[Peering],
+    around: Surroundings,
+    kept: KeptEach[str, Side, Connection] | None = None,
+) -> Iterable[Connection]:
+    """What charon should hold for these peerings. `kept`: as for `topology.peerings`."""
+    kept = kept or KeptEach(connection)
     if self is None or around.identity is None:
-        return Connections(conns, carried, tunnels)
+        return ()
     doubted = dict(around.doubted)
+    sides = []
     for peering in found:
-        if peering.obstacle:
-            continue
-        occasion = ""
-        if peering.initiate:
-            peer = peering.peer.name
-            occasion = f"{_term(self.name, peer, around.hour)} {doubted.get(peer, '')}"
-        conn = _conn(self, peering, around.identity, occasion, _patience(peering))
-        conns[conn.name] = conn
-        carried[conn.name] = peering.carried
-        names = sorted(conn.child_name(child) for child in peering.carried) or [""]
-        tunnels[conn.name] = (
-            tuple(Tunnel(conn.name, name) for name in names) if peering.initiate else ()
-        )
-    return Connections(conns, carried, tunnels)
+        if not peering.obstacle:
+            peer, term = peering.peer.name, 0
+            if peering.initiate:
+                term = _term(self.name, peer, around.hour)
+            sides.append((peer, Side(self, peering, around.identity, term, doubted.get(peer, ""))))
+    return kept.of(sides).values()
+
+
+def connection(side: Side) -> Connection:
+    """One of them."""
+    peering = side.peering
+    occasion = f"{side.term} {side.doubt}" if peering.initiate else ""
+    conn = _conn(side.self, peering, side.identity, occasion, _patience(peering))
+    names = sorted(conn.child_name(child) for child in peering.carried) or [""]
+    tunnels = tuple(Tunnel(conn.name, name) for name in names) if peering.initiate else ()
+    return Connection(conn, peering.carried, tunnels)
 
 
 def _patience(peering: Peering) -> int:

@@ -16,9 +16,9 @@ from fabricd.core.explain_kernel import kernel_hops
 from fabricd.core.explain_probe import across_the_bridge, probe_hops
 from fabricd.core.facts import Facts
 from fabricd.core.hop import Hop, Verdict
+from fabricd.core.index import Index
 from fabricd.core.meeting import Meeting, meeting, owners, subnet_of, within
 from fabricd.core.site import Site
-from fabricd.core.topology import memberships
 from fabricd.model import Address, Node, Rejection, Role
 
 
@@ -219,9 +219,9 @@ def _no_peering(facts: Facts) -> Hop:
     a, b = owners(nodes, facts.source)[0], owners(nodes, facts.destination)[0]
     if Role.CLOUD is a.role is b.role:
         return _within_the_cluster(facts)
-    tokens = memberships(nodes, communities)
+    index = Index.of(nodes, communities)
     detail = "; ".join(
-        f"{node.name} is in {', '.join(sorted(tokens[node.name])) or 'no community'}"
+        f"{node.name} is in {', '.join(sorted(index.tokens(node))) or 'no community'}"
         for node in (a, b)
     )
     detail = f"{a.name} and {b.name} share no community: {detail}"
@@ -232,7 +232,7 @@ def _no_peering(facts: Facts) -> Hop:
         }:
             detail += f"; {fault} (rejected)"
             break
-    some = sorted(tokens[a.name] | tokens[b.name])
+    some = sorted(index.tokens(a) | index.tokens(b))
     token = some[0] if some else "TOKEN"
     return Hop.broken(
         "peering",

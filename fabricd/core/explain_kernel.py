@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fabricd.core.facts import Lookup
 from fabricd.core.hop import Hop
 from fabricd.core.ownership import RULE_PRIORITY, TABLE
-from fabricd.core.plan import describe_route
+from fabricd.core.plan_kernel import describe_route
 from fabricd.core.routing import FORWARDING
 from fabricd.core.site import Site
 from fabricd.core.state import KernelState

@@ -1,4 +1,4 @@
-"""The fabric's topology as one value, and its projections for Graphviz and Mermaid.
+"""The fabric's topology as one value, and its projections for Graphviz, Mermaid and programs.
 
 Everything is sorted: the same records and states give the same text. `core.svg` draws it.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from fabricd.core.facts import NodeView, PeerView
-from fabricd.core.topology import Peering, memberships, peerings
+from fabricd.core.index import Index
+from fabricd.core.topology import Peering, peerings
 from fabricd.model import Community, Node, Prefix, Role
 
 
@@ -33,10 +34,11 @@ COLOURS: Final = {
     Level.UP: "#2e8b57",
     Level.STANDBY: "#3b7dd8",
     Level.UNKNOWN: "#8a8f98",
-    Level.PARTIAL: "#c98a00",
+    Level.PARTIAL: "#b87a00",
     Level.DOWN: "#d13438",
-    Level.IMPOSSIBLE: "#8b1a1a",
+    Level.IMPOSSIBLE: "#b03a8c",
 }
+"""Each with a contrast of 3:1 at least to white and to a dark page (WCAG 2.2, 1.4.11)."""
 
 SOLID: Final = frozenset({Level.UP, Level.PARTIAL, Level.DOWN})
 """The others are dashed."""
@@ -84,15 +86,15 @@ def graph(
     views: Mapping[str, NodeView],
 ) -> Graph:
     """The topology of these records; `views`: what nodes say of their tunnels."""
-    tokens = memberships(nodes, communities)
+    index = Index.of(nodes, communities)
     vertices = (
-        Vertex(node.name, node.role, node.subnets, tuple(sorted(tokens[node.name])))
+        Vertex(node.name, node.role, node.subnets, tuple(sorted(index.tokens(node))))
         for node in nodes.values()
     )
     arcs = (
         _arc(node, peering, views)
         for node in nodes.values()
-        for peering in peerings(node, nodes, communities)
+        for peering in peerings(node, index)
         if peering.initiate  # of two peers exactly one does
     )
     return Graph(tuple(sorted(vertices)), tuple(sorted(arcs)))
@@ -177,6 +179,34 @@ def mermaid(found: Graph) -> str:
 def _mermaid(text: str) -> str:
     """Text inside quotes; entity codes of Mermaid are `#NN;`."""
     return "".join(c if c.isalnum() or c in " .,:/-_" else f"#{ord(c)};" for c in _plain(text))
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def graph_document(found: Graph) -> dict[str, list[dict[str, Any]]]:
+    """The graph as a document: `{"nodes": [{"name", …}], "tunnels": [{"initiator", …}]}`."""
+    return {
+        "nodes": [
+            {
+                "name": vertex.name,
+                "role": vertex.role.value,
+                "subnets": list(vertex.subnets),
+                "communities": list(vertex.communities),
+            }
+            for vertex in found.vertices
+        ],
+        "tunnels": [
+            {
+                "initiator": arc.initiator,
+                "responder": arc.responder,
+                "communities": list(arc.communities),
+                "state": arc.level.value,
+                "reason": arc.reason,
+            }
+            for arc in found.arcs
+        ],
+    }
 
 
 # ---------------------------------------------------------------- words

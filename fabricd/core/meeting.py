@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 
 from fabricd.core.facts import NodeView, Records
+from fabricd.core.index import Index
 from fabricd.core.state import Child
 from fabricd.core.topology import Peering, peerings
 from fabricd.model import Address, Node, Prefix, Role, network
@@ -73,8 +74,9 @@ def meeting(
     """
     found: list[Meeting] = []
     targets = {node.name for node in owners(records.nodes, destination)}
+    index = Index.of(records.nodes, records.communities)
     for node in owners(records.nodes, source):
-        for peering in peerings(node, records.nodes, records.communities):
+        for peering in peerings(node, index):
             if peering.peer.name in targets:
                 pair = Child(_subnet(node, source), _subnet(peering.peer, destination))
                 found.append(Meeting(node, peering.peer, peering, pair))

@@ -5,9 +5,10 @@ What does not carry one of these marks is invisible: never changed, never remove
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fabricd.core.state import IfAddress, KernelState, Link
+if TYPE_CHECKING:  # a config file is read without the whole of it
+    from fabricd.core.state import IfAddress, KernelState, Link
 
 NUMBER: Final = 198
 """One number to recognise everything by: it is free in iproute2's rt_protos and rt_tables."""
@@ -22,6 +23,9 @@ RULE_PRIORITY: Final = NUMBER
 """Before charon's own rule (220) and the main table (32766), after the local table (0)."""
 
 LINK_ALIAS: Final = "fabricd"
+
+TABLE_NAME: Final = "fabricd"
+"""Our table of nftables, of the family inet."""
 
 CONN_PREFIX: Final = "fabric-"
 """Of connections and so of SAs: `fabric-PEER`."""
@@ -42,12 +46,12 @@ def owns_link(link: Link) -> bool:
 def owns_address(state: KernelState, item: IfAddress) -> bool:
     """Whether we put this address there: it says so itself, or its link is ours.
 
-    The kernel adds link-local addresses to every link by itself: those are never ours.
+    The kernel adds link-local addresses to every link by itself: of those the link says nothing.
     """
-    if item.address.startswith("fe80:"):
-        return False
+    if item.protocol == ROUTE_PROTOCOL:
+        return True
     link = state.links.get(item.link)
-    return item.protocol == ROUTE_PROTOCOL or (link is not None and owns_link(link))
+    return link is not None and owns_link(link) and not item.address.startswith("fe80:")
 
 
 def owns_conn(name: str) -> bool:

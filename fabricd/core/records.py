@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeVar
 
@@ -26,7 +26,6 @@ from fabricd.model import (
     Record,
     Rejection,
     Role,
-    address,
     network,
 )
 
@@ -188,13 +187,12 @@ def _endpoint(text: str) -> str:
         raise _FieldFault("is longer than a DNS name can be")
     if re.fullmatch(r"[0-9a-fA-F.]*:[0-9a-fA-F:.]*|[0-9.]+", text):
         try:
-            result = address(text)
+            host = ip_address(text)
         except ValueError as error:
             raise _FieldFault(f"{text!r} is no IP address") from error
-        net = network(f"{result}/{128 if ':' in result else 32}")
-        if net.is_multicast or net.is_unspecified or result == "255.255.255.255":
+        if host.is_multicast or host.is_unspecified or str(host) == "255.255.255.255":
             raise _FieldFault(f"{text} is not the address of a host")
-        return result
+        return str(host)
     if not _DNS.fullmatch(text) or text.rstrip(".").rpartition(".")[2].isdigit():
         raise _FieldFault(
             f"{text[:80]!r} is neither an IP address nor a DNS name (leave the field out for a "

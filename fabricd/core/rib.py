@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from heapq import heappop, heappush
+from typing import Final, TypeVar, cast
 
-from fabricd.core.claims import Claims
+from fabricd.core.claims import FIRST, Claims, Rank
 from fabricd.core.events import FOLDERS, Changed, Delete, Event, Listed, Lost, Put
 from fabricd.core.records import decode
 from fabricd.model import Community, Node, Record, Rejection
@@ -49,8 +50,29 @@ class _Entry:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What has become of one key."""
+
+    rank: Rank
+    record: Record | None
+    """The version in force."""
+    rejected: tuple[Rejection, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refused: tuple[Node, ...] = ()
+    """Newer versions, which claim what older records have."""
+
+    @property
+    def claims(self) -> object:
+        return self.rank, _claims(self.record)
+
+
 class Rib:
-    """Applies events; answers with the records in force."""
+    """Applies events; answers with the records in force.
+
+    What an event costs grows with what it changes: keys are decided anew when they have changed,
+    or when somebody older has begun or ceased to claim what they do.
+    """
 
     def __init__(self, identity_template: str, hold_share: float = 0.5) -> None:
         self._template = identity_template
@@ -58,6 +80,13 @@ class Rib:
         self._entries: dict[str, _Entry] = {}
         self._held: set[str] = set()
         self._losses: dict[str, float] = {}
+        self._claims = Claims()
+        self._decisions: dict[str, _Decision] = {}
+        self._refused = Claims()
+        """What newer versions of nodes' records claim than those in force."""
+        self._youngest: Rank = FIRST
+        """No rank that was ever decided is greater."""
+        self._undecided: set[str] = set()
         self._in_force: InForce | None = None
         self.synced = False
         """Whether the source has said everything it knows, and still answers."""
@@ -87,7 +116,6 @@ class Rib:
         changed = {put.key for put in puts if self._put(put)}
         gone &= self._entries.keys()
         self._lose(gone, before, now)
-        self._in_force = None
         return frozenset(changed | gone)
 
     def confirm(self) -> tuple[str, ...]:
@@ -95,7 +123,6 @@ class Rib:
         keys = self.held
         self._forget(keys)
         self._losses.clear()
-        self._in_force = None
         return keys
 
     @property
@@ -115,6 +142,7 @@ class Rib:
             older = [v for v in versions if _claims(v[1]) != _claims(decoded.record)]
             versions = [(put, decoded.record), *older][:VERSIONS]
         self._entries[put.key] = _Entry(put, versions, decoded.faults, decoded.warnings)
+        self._undecided.add(put.key)
         return True
 
     def _lose(self, keys: set[str], before: Mapping[str, Node], now: float) -> None:
@@ -136,42 +164,104 @@ class Rib:
         for key in keys:
             del self._entries[key]
             self._held.discard(key)
+            self._undecided.add(key)
 
     # ------------------------------------------------------------ records out
 
     def in_force(self) -> InForce:
         """The records in force now; the same object until an event changes something."""
-        if self._in_force is None:
-            self._in_force = self._arbitrate()
+        if self._in_force is None or self._undecided:
+            self._in_force = self._after(self._in_force, self._decide_all())
         return self._in_force
 
-    def _arbitrate(self) -> InForce:
-        claims = Claims()
-        nodes: dict[str, Node] = {}
-        communities: dict[str, Community] = {}
-        rejected: list[Rejection] = []
-        warnings: list[str] = []
-        for key, entry in sorted(self._entries.items(), key=_seniority):
-            faults = list(entry.faults)
-            accepted: Record | None = None
-            for _, record in entry.versions:
-                if isinstance(record, Community):
-                    communities[record.name] = accepted = record
-                    break
-                conflict = claims.conflict(record)
-                if conflict is None:
-                    claims.add(record)
-                    nodes[record.name] = accepted = record
-                    break
-                faults = faults or [Rejection(key, *conflict)]
-            stays = "; an earlier version stays in force" if accepted else ""
-            rejected += [Rejection(f.key, f.field, f.reason + stays) for f in faults]
-            warnings += entry.warnings
+    def _decide_all(self) -> dict[str, _Decision | None]:
+        """Decide what is undecided, the oldest first, and what follows from it; returns what was
+        decided before.
+        """
+        earlier: dict[str, _Decision | None] = {}
+        heap: list[Rank] = []
+        while self._undecided or heap:
+            for key in self._undecided:
+                heappush(heap, self._rank(key))
+            self._undecided.clear()
+            _, key = heappop(heap)
+            earlier.setdefault(key, self._decisions.get(key))
+            self._decide(key)
+        return earlier
+
+    def _decide(self, key: str) -> None:
+        before = self._decisions.pop(key, None)
+        if before is not None:
+            for refused in before.refused:
+                self._refused.remove(refused, before.rank)
+            if isinstance(before.record, Node):
+                self._claims.remove(before.record, before.rank)
+        now = self._decision(key)
+        if now is not None:
+            self._youngest = max(self._youngest, now.rank)
+            self._decisions[key] = now
+            for refused in now.refused:
+                self._refused.add(refused, now.rank)
+            if isinstance(now.record, Node):
+                self._claims.add(now.record, now.rank)
+        if (before and before.claims) == (now and now.claims):
+            return
+        # What younger ones have got or were refused may be another matter now.
+        for decision in filter(None, (before, now)):
+            record = decision.record
+            if isinstance(record, Node) and decision.rank < self._youngest:
+                rivals = self._claims.rivals(record) | self._refused.rivals(record)
+                self._undecided.update(other for _, other in rivals if other != key)
+
+    def _decision(self, key: str) -> _Decision | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        rank = self._rank(key)
+        faults, refused = list(entry.faults), list[Node]()
+        accepted: Record | None = None
+        for _, record in entry.versions:
+            conflict = self._claims.conflict(record, rank) if isinstance(record, Node) else None
+            if not isinstance(record, Node) or conflict is None:
+                accepted = record
+                break
+            refused.append(record)
+            faults = faults or [Rejection(key, *conflict)]
+        stays = "; an earlier version stays in force" if accepted else ""
+        rejected = tuple(Rejection(f.key, f.field, f.reason + stays) for f in faults)
+        return _Decision(rank, accepted, rejected, entry.warnings, tuple(refused))
+
+    def _rank(self, key: str) -> Rank:
+        entry = self._entries.get(key)
+        return (entry.latest.created if entry else 0), key
+
+    def _after(self, before: InForce | None, earlier: Mapping[str, _Decision | None]) -> InForce:
+        """The records in force, where `earlier` was so before: no more is made anew than has
+        changed.
+        """
+        if before is None:
+            before = InForce({}, {}, (), ())
+        changed = {
+            key: self._decisions.get(key)
+            for key, decision in earlier.items()
+            if decision != self._decisions.get(key)
+        }
+        if not changed:
+            return before
+        told = [d for d in (*changed.values(), *earlier.values()) if d is not None]
+        rejected, warnings = before.rejected, before.warnings
+        if any(d.rejected for d in told):
+            rejected = tuple(sorted(f for d in self._decisions.values() for f in d.rejected))
+        if any(d.warnings for d in told):
+            warnings = tuple(sorted(w for d in self._decisions.values() for w in d.warnings))
+        records = {
+            key: None if decision is None else decision.record for key, decision in changed.items()
+        }
         return InForce(
-            dict(sorted(nodes.items())),
-            dict(sorted(communities.items())),
-            tuple(sorted(rejected)),
-            tuple(sorted(warnings)),
+            _changed(before.nodes, "nodes/", records),
+            _changed(before.communities, "communities/", records),
+            rejected,
+            warnings,
         )
 
     # ------------------------------------------------------------ to disk and back
@@ -187,15 +277,32 @@ class Rib:
         for put in versions:
             if put.key.startswith(FOLDERS):
                 self._put(put)
-        self._in_force = None
 
 
-def _seniority(item: tuple[str, _Entry]) -> tuple[int, str]:
-    key, entry = item
-    return entry.latest.created, key
+R = TypeVar("R", Node, Community)
 
 
-def _claims(record: Record) -> object:
+def _changed(
+    before: Mapping[str, R], folder: str, records: Mapping[str, Record | None]
+) -> Mapping[str, R]:
+    """By name, sorted; the same object if nothing of it has changed."""
+    now = {
+        key.removeprefix(folder): cast("R | None", record)
+        for key, record in records.items()
+        if key.startswith(folder) and before.get(key.removeprefix(folder)) != record
+    }
+    if not now:
+        return before
+    result = dict(before)
+    for name, record in now.items():
+        if record is None:
+            result.pop(name, None)
+        else:
+            result[name] = record
+    return result if now.keys() <= before.keys() else dict(sorted(result.items()))
+
+
+def _claims(record: Record | None) -> object:
     """What can make this version collide with another node; two such versions are worth one."""
     if isinstance(record, Node):
         return record.role, record.subnets, record.endpoint, record.identity

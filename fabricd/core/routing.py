@@ -6,15 +6,29 @@ refuse what has no tunnel.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Final
 
 from fabricd.core.claims import endpoint_prefix
+from fabricd.core.filtering import filtering
+from fabricd.core.index import Index
+from fabricd.core.mtu import ETHERNET, underlay_mtu
 from fabricd.core.ownership import DEAD_END, LINK_ALIAS, ROUTE_PROTOCOL, RULE_PRIORITY, TABLE
 from fabricd.core.state import IfAddress, KernelState, Link, Route, RouteKind, Rule, Sysctl
 from fabricd.core.surroundings import Surroundings
 from fabricd.core.topology import Peering
-from fabricd.model import Address, Node, Prefix, Role, family, first_host, network
+from fabricd.model import (
+    Address,
+    Node,
+    Prefix,
+    Role,
+    family,
+    first_host,
+    holders,
+    network,
+    within,
+)
 
 MAIN_TABLE: Final = 254
 """RT_TABLE_MAIN of linux/rtnetlink.h."""
@@ -25,28 +39,33 @@ FAIL_CLOSED_METRIC: Final = 10_000
 BLACKHOLE_METRIC: Final = 198
 """Lets a blackhole that an operator set by hand (metric 0) stand beside ours, untouched."""
 
+ROUTER: Final = "fe80::1/64"
+"""On a bridge with IPv6 pods. From a link-local address the node asks who has a pod's address (RFC
+4861, 7.2.2), and the kernel's own can't be used before duplicate address detection is through: for
+two seconds after the bridge's first port nobody would reach the pod behind it."""
+
 FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
 
 def kernel_state(
     self: Node | None,
     found: tuple[Peering, ...],
-    nodes: Mapping[str, Node],
+    index: Index,
     around: Surroundings,
 ) -> KernelState:
     """What the kernel should hold. `self` is the node's own record, None if there is none."""
-    links = [Link(DEAD_END, "bridge", up=True, alias=LINK_ALIAS)]
+    underlay = underlay_mtu(self, around)  # what leads to the dead end is cut to its MTU, too
+    jumbo = underlay if underlay > ETHERNET else 0
+    links = [Link(DEAD_END, "bridge", up=True, alias=LINK_ALIAS, mtu=jumbo)]
     addresses: list[IfAddress] = []
     if self is not None and self.role is Role.EDGE:
         links.append(Link(around.bridge, "bridge", up=True, alias=LINK_ALIAS))
-        addresses = [
-            IfAddress(
-                around.bridge, f"{first_host(s)}/{network(s).prefixlen}", protocol=ROUTE_PROTOCOL
-            )
-            for s in self.subnets
-        ]
-    routes = [*_fail_closed(self, nodes.values(), around), *_to_peers(self, found, around)]
-    routes += _outside(nodes.values(), routes, around)
+        texts = [f"{first_host(s)}/{network(s).prefixlen}" for s in self.subnets]
+        if any(family(s) == 6 for s in self.subnets):
+            texts.append(ROUTER)
+        addresses = [IfAddress(around.bridge, text, protocol=ROUTE_PROTOCOL) for text in texts]
+    routes = [*_fail_closed(self, index, around), *_to_peers(self, found, around)]
+    routes += _outside(index.nodes.values(), routes, around)
     families = {family(route.prefix) for route in routes if route.table == TABLE}
     forwarded = {family(subnet) for subnet in self.subnets} if self else set()
     return KernelState(
@@ -55,6 +74,7 @@ def kernel_state(
         routes={route.key: route for route in routes},
         rules={(rule.family, rule.priority): rule for rule in _rules(self, families, around)},
         sysctls={FORWARDING[n]: Sysctl(FORWARDING[n], "1") for n in sorted(forwarded)},
+        filter=filtering(self, index, around),
     )
 
 
@@ -72,9 +92,9 @@ def _rules(self: Node | None, families: set[int], around: Surroundings) -> list[
     return result
 
 
-def _fail_closed(self: Node | None, nodes: Collection[Node], around: Surroundings) -> list[Route]:
+def _fail_closed(self: Node | None, index: Index, around: Surroundings) -> list[Route]:
     """Routes that refuse what would otherwise follow the default route in clear text."""
-    refused = _refused(self, nodes, around)
+    refused = _refused(self, index, around)
     result = [
         Route(TABLE, net, RouteKind.UNREACHABLE, metric=FAIL_CLOSED_METRIC) for net in refused
     ]
@@ -95,13 +115,14 @@ def _fail_closed(self: Node | None, nodes: Collection[Node], around: Surrounding
     return result
 
 
-def _refused(self: Node | None, nodes: Collection[Node], around: Surroundings) -> list[Prefix]:
+def _refused(self: Node | None, index: Index, around: Surroundings) -> list[Prefix]:
     """What is not to be reached without a tunnel."""
     refused = set(around.networks)
-    for node in nodes:
+    for name, subnets in index.strays.items():
+        node = index.nodes[name]
         if node is self or (self and Role.CLOUD is self.role is node.role):
             continue
-        refused |= {s for s in node.subnets if not within(s, around.networks)}
+        refused.update(subnets)
     if self is None:
         # A machine of the cluster that is no gateway (any more): its pods are the cluster's own.
         own = [_host(a) for a in around.local_addresses]
@@ -114,7 +135,7 @@ def _outside(nodes: Iterable[Node], routes: Collection[Route], around: Surroundi
     node's own networks and its store; and where the underlay is itself part of a network of the
     fabric, the endpoints of the others.
     """
-    caught = [route.prefix for route in routes if route.table == TABLE]
+    caught = {route.prefix for route in routes if route.table == TABLE}
     shared = [net for net in around.networks if any(_overlap(net, o) for o in around.outside)]
     endpoints: set[Prefix] = set()
     if shared:  # seldom, and there may be many nodes
@@ -122,7 +143,7 @@ def _outside(nodes: Iterable[Node], routes: Collection[Route], around: Surroundi
     return [
         Route(TABLE, net, RouteKind.THROW, metric=FAIL_CLOSED_METRIC)
         for net in sorted(endpoints.union(around.outside))
-        if within(net, caught)
+        if not caught.isdisjoint(holders(net))
     ]
 
 
@@ -130,7 +151,12 @@ def unroutable(remote: Prefix, around: Surroundings) -> Prefix | None:
     """The network of this node, or its store, that a peer's subnet lies in: it can't be routed
     into a tunnel without cutting the node off from that.
     """
-    return next((net for net in around.outside if within(remote, [net])), None)
+    return _holder(remote, around.outside)
+
+
+@lru_cache(maxsize=65536)
+def _holder(prefix: Prefix, nets: tuple[Prefix, ...]) -> Prefix | None:
+    return next((net for net in nets if within(prefix, [net])), None)
 
 
 def _to_peers(self: Node | None, found: tuple[Peering, ...], around: Surroundings) -> list[Route]:
@@ -162,15 +188,6 @@ def source(self: Node, number: int, around: Surroundings) -> Address | None:
         a for a in around.local_addresses if family(a) == number and within(_host(a), subnets)
     )
     return min(inside, default=None)
-
-
-def within(subnet: Prefix, networks: Iterable[Prefix]) -> bool:
-    """Whether one of `networks` holds all of `subnet`."""
-    inner = network(subnet)
-    return any(
-        family(outer) == family(subnet) and inner.subnet_of(network(outer))  # type: ignore[arg-type]
-        for outer in networks
-    )
 
 
 def _overlap(one: Prefix, other: Prefix) -> bool:

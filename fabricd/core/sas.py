@@ -7,66 +7,73 @@ the initiator collapses duplicates: two that both tidy up tear down each other's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from fabricd.core.action import Action, Disruption, Kind, Tunnel
 from fabricd.core.desired import DesiredState
 from fabricd.core.state import Child, ChildSa, Conn, IkeSa, IkeState, parse_child_name
-from fabricd.core.tunnels import ESTABLISHED, GOING, UP, carries, installed, pair_of, sas_by_conn
+from fabricd.core.tunnels import ESTABLISHED, GOING, UP, carries, carrying, installed, pair_of
 
 LINGER: Final = 5
 """Seconds that an edge keeps the old way when it moves to another gateway: the cluster's routes
 follow the new one meanwhile."""
 
-
 REKEY_SLACK: Final = 2
 """Seconds by which charon's two figures may be off."""
 
 
-def sa_actions(desired: DesiredState, ike: IkeState) -> Iterator[Action]:
-    """What has to happen to the SAs."""
-    by_conn = sas_by_conn(ike)
-    for name, sas in by_conn.items():
-        conn = desired.conns.get(name)
-        if conn is None:
-            for sa in sas:
-                yield terminate(sa, Disruption.DROP, "no record asks for its connection")
-        else:
-            yield from _unwanted_children(conn, sas)
-    elsewhere = _settled_elsewhere(desired, by_conn)
-    for name, tunnels in desired.tunnels.items():
-        if tunnels:
-            mine = by_conn.get(name, [])
-            settled = desired.carried[name] & installed(mine) | elsewhere
-            yield from _as_initiator(desired.conns[name], tunnels, mine, settled)
+def sa_actions(
+    conn: Conn | None,
+    carried: frozenset[Child],
+    tunnels: tuple[Tunnel, ...],
+    sas: tuple[IkeSa, ...],
+    elsewhere: frozenset[Child],
+) -> Iterator[Action]:
+    """What has to happen to the SAs of one connection, which is None if nobody asks for it.
+    `elsewhere`: as `settled_elsewhere` says, as far as it is about this one.
+    """
+    if conn is None:
+        for sa in sas:
+            yield terminate(sa, Disruption.DROP, "no record asks for its connection")
+        return
+    yield from _unwanted_children(conn, sas)
+    if tunnels:
+        yield from _as_initiator(conn, tunnels, sas, carried & installed(sas) | elsewhere)
 
 
 def lingering(desired: DesiredState, ike: IkeState) -> bool:
     """Whether an old way is kept for a while, though another gateway carries the edge by now."""
-    by_conn = sas_by_conn(ike)
-    return any(
-        installed(by_conn.get(name, [])) & desired.conns[name].children - desired.carried[name]
-        for name, tunnels in desired.tunnels.items()
-        if tunnels
-    )
+    return any(installed(ike.of(name)) & pairs for name, pairs in _moved(desired).items())
 
 
-def _settled_elsewhere(
-    desired: DesiredState, by_conn: Mapping[str, list[IkeSa]]
-) -> frozenset[Child]:
-    """The pairs that a CHILD_SA carries where they belong, for a while now: so that, if that is
-    with another gateway, the cluster has heard of it.
+def settled_elsewhere(desired: DesiredState, ike: IkeState) -> Mapping[str, frozenset[Child]]:
+    """By connection, the pairs that belong to another one and are carried there, for a while now:
+    so that, if that is with another gateway, the cluster has heard of it.
     """
-    return frozenset(
+    moved = _moved(desired)
+    if not moved:
+        return {}
+    there = frozenset(
         pair
         for name, pairs in desired.carried.items()
-        for pair in pairs & installed(by_conn.get(name, []), age=LINGER)
+        for pair, child in carrying(ike.of(name))
+        if pair in pairs and ike.age_of(child) >= LINGER
     )
+    return {name: pairs & there for name, pairs in moved.items()}
 
 
-def _unwanted_children(conn: Conn, sas: list[IkeSa]) -> Iterator[Action]:
+def _moved(desired: DesiredState) -> Mapping[str, frozenset[Child]]:
+    """By connection that this node initiates: what is to be carried by another one."""
+    return {
+        name: pairs
+        for name, tunnels in desired.tunnels.items()
+        if tunnels and (pairs := desired.conns[name].children - desired.carried[name])
+    }
+
+
+def _unwanted_children(conn: Conn, sas: Iterable[IkeSa]) -> Iterator[Action]:
     for sa in sas:
         for child in sa.children:
             if child.state in UP and pair_of(child) not in conn.children:
@@ -76,7 +83,7 @@ def _unwanted_children(conn: Conn, sas: list[IkeSa]) -> Iterator[Action]:
 
 
 def _as_initiator(
-    conn: Conn, tunnels: tuple[Tunnel, ...], sas: list[IkeSa], settled: frozenset[Child]
+    conn: Conn, tunnels: tuple[Tunnel, ...], sas: Iterable[IkeSa], settled: frozenset[Child]
 ) -> Iterator[Action]:
     """`settled`: pairs that a CHILD_SA carries where they belong. A pair that has moved to another
     gateway stays here until it is settled there.
@@ -148,6 +155,21 @@ def _serves(conn: Conn, sa: IkeSa, names: set[str]) -> int:
     if names == {""}:
         return int(not sa.rekey or abs(sa.rekey - conn.rekey) <= REKEY_SLACK)
     return len(names & {child.name for child in sa.children if carries(child)})
+
+
+def rekey_actions(
+    desired: DesiredState, ike: IkeState, silent: Mapping[int, str]
+) -> Iterator[Action]:
+    """What has to happen to CHILD_SAs that are up and carry nothing, by id with the reason. Those
+    from which their pair has moved on are left to end.
+    """
+    names = {tunnel.child for tunnels in desired.tunnels.values() for tunnel in tunnels}
+    for sa in ike.sas:
+        for child in sa.children:
+            if child.id in silent and child.state == "INSTALLED" and child.name in names:
+                target = f"{sa.conn} {child.name} #{child.id}"
+                reason = silent[child.id]
+                yield Action(Kind.CHILD_REKEY, target, Disruption.REKEY, reason, child)
 
 
 def terminate(sa: IkeSa, disruption: Disruption, reason: str) -> Action:

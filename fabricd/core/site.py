@@ -10,7 +10,7 @@ from fabricd.core.meeting import Meeting
 from fabricd.core.ownership import TABLE, conn_name
 from fabricd.core.routing import TUNNEL_METRIC
 from fabricd.core.state import Child, IkeSa, Route
-from fabricd.core.tunnels import ESTABLISHED, installed, sas_by_conn
+from fabricd.core.tunnels import ESTABLISHED, installed
 from fabricd.model import Node
 
 START: Final = "start fabricd, which puts it back: systemctl start fabricd"
@@ -66,9 +66,9 @@ class Site:
     # ------------------------------------------------------------ what charon has
 
     @property
-    def sas(self) -> list[IkeSa]:
+    def sas(self) -> tuple[IkeSa, ...]:
         """The IKE_SAs with the peer."""
-        return sas_by_conn(self.here.ike).get(self.conn, []) if self.here.ike else []
+        return self.here.ike.of(self.conn) if self.here.ike else ()
 
     @property
     def established(self) -> IkeSa | None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property, lru_cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -33,6 +35,8 @@ class Link:
     """The administrative state, IFF_UP."""
     alias: str = ""
     """IFLA_IFALIAS: the mark of ownership."""
+    mtu: int = 0
+    """Desired: what it must let pass at least; 0: that does not matter."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,6 +102,47 @@ class Sysctl:
     value: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Pod:
+    """A pod's way out: a veth pair between the bridge and the pod's network namespace.
+
+    One end is a port of the bridge, the other has the pod's addresses and leads to its default
+    routes. Observed: as much of that as is found.
+    """
+
+    name: str
+    netns: str
+    """Path of the network namespace: `/run/netns/ns1`."""
+    ifname: str
+    """The interface's name in there."""
+    addresses: tuple[str, ...]
+    """With prefix lengths, at most one a family: `2.2.2.2/27`."""
+    port: str
+    """The name of the other end (`core.pods`)."""
+    bridge: str
+    """Whose port it is; empty: nobody's."""
+    mtu: int
+    """Of both ends. Observed: 0 if they differ."""
+    gateways: tuple[Address, ...] = ()
+    """Where the default routes lead."""
+    up: bool = True
+    """Both ends are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What nftables does for pods and tunnels: our table, `core.filtering` says what for."""
+
+    masqueraded: tuple[Prefix, ...]
+    """Sources that get the node's own address on their way out of the fabric."""
+    inside: tuple[Prefix, ...]
+    """What belongs to the fabric: packets to there keep their source, TCP is fit to the path."""
+    bridge: str
+    """Packets that leave by it stay among the pods."""
+    intact: bool = True
+    """Observed: False when the rules are not ours any more, or not all there."""
+
+
 RouteKey = tuple[int, str, int]
 """Table, prefix, metric: what makes two routes the same route to the kernel."""
 
@@ -114,10 +159,20 @@ class KernelState:
     """By link and address. Observed: every address there is, ours or not."""
     routes: Mapping[RouteKey, Route] = field(default_factory=lambda: MappingProxyType({}))
     """Observed: only ours."""
+    learned: frozenset[Prefix] = field(default=frozenset(), compare=False)
+    """Where the main table's routes lead that BIRD has set. Observed only."""
     rules: Mapping[tuple[int, int], Rule] = field(default_factory=lambda: MappingProxyType({}))
     """By family and priority. Observed: only ours."""
     sysctls: Mapping[str, Sysctl] = field(default_factory=lambda: MappingProxyType({}))
     """By name. Observed: those that the desired state may ask for."""
+    pods: Mapping[str, Pod] = field(default_factory=lambda: MappingProxyType({}))
+    """By name. Observed: those that were asked for, as far as their ports are there."""
+    departed: frozenset[str] = frozenset()
+    """Pods whose network namespace is not there (any more). Observed only."""
+    filter: Filter | None = None
+    """Our table of nftables."""
+    filter_fault: str = ""
+    """Why nftables can't be used here, if so. Observed only."""
 
 
 # ---------------------------------------------------------------- IKE
@@ -181,6 +236,7 @@ class ChildName(NamedTuple):
     turn: int | None
 
 
+@lru_cache(maxsize=65536)
 def parse_child_name(name: str) -> ChildName | None:
     """The inverse of `Conn.child_name`, or None for a name not made by it."""
     parts = name.split("-")
@@ -207,7 +263,7 @@ class ChildSa:
     bytes_in: int = 0
     bytes_out: int = 0
     age: int = 0
-    """Seconds since it was installed."""
+    """Seconds from when it was installed to `IkeState.elapsed` ago; below 0 if it came since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +277,13 @@ class IkeSa:
     initiator: bool
     remote_host: str = ""
     age: int = 0
-    """Seconds since it was established; 0 before."""
+    """Seconds from when it was established to `IkeState.elapsed` ago; below 0 if that was since."""
     children: tuple[ChildSa, ...] = ()
     rekey: int = field(default=0, compare=False)
     """Seconds from its beginning to its rekeying; 0: not known."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IkeState:
     """What charon holds that is ours."""
 
@@ -243,7 +299,26 @@ class IkeState:
     """DER of certificates that charon has, the peers' among them. Observed only."""
     conns: Mapping[str, Conn] = field(default_factory=lambda: MappingProxyType({}))
     sas: tuple[IkeSa, ...] = ()
+    elapsed: int = field(default=0, compare=False)
+    """Seconds by which all SAs are older than they say (`age_of`): so what is as it was can stay
+    the same object. Observed only."""
     plugins: frozenset[str] = field(default=frozenset(), compare=False)
     """What charon has loaded. Observed only."""
     userspace_esp: bool = False
     """charon runs `kernel-libipsec`: packets pass through its own tun device, `ipsec0`."""
+
+    @cached_property
+    def by_conn(self) -> Mapping[str, tuple[IkeSa, ...]]:
+        """The IKE_SAs by connection, newest last."""
+        found: dict[str, list[IkeSa]] = {}
+        for sa in sorted(self.sas, key=attrgetter("id")):
+            found.setdefault(sa.conn, []).append(sa)
+        return {conn: tuple(sas) for conn, sas in found.items()}
+
+    def age_of(self, sa: IkeSa | ChildSa) -> int:
+        """Seconds since it was established, or installed."""
+        return sa.age + self.elapsed
+
+    def of(self, conn: str) -> tuple[IkeSa, ...]:
+        """The IKE_SAs of a connection, newest last."""
+        return self.by_conn.get(conn, ())

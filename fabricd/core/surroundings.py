@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fabricd.core.ownership import DEAD_END, owns_address, owns_link
-from fabricd.core.state import KernelState
 from fabricd.model import Address, Prefix, address
+
+if TYPE_CHECKING:  # a config file is read without the whole of it
+    from fabricd.core.state import KernelState
 
 USERSPACE_LINK: Final = "ipsec0"
 """The tun device of strongSwan's `kernel-libipsec` plugin (kernel_libipsec_router.c)."""
+
+USERSPACE_MTU: Final = 1400
+"""Octets: what it has unless told otherwise (TUN_DEFAULT_MTU, libstrongswan tun_device.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,14 @@ class Surroundings:
     outside: tuple[Prefix, ...] = ()
     """What is reached outside the tunnels whatever a record says: the networks that the node is
     connected to, and its store."""
+    underlays: tuple[tuple[Address, int], ...] = ()
+    """Addresses of links that lead out of the node, each with its link's MTU."""
+    userspace_mtu: int = 0
+    """The MTU of charon's tun device, where packets go through it."""
+    mtu: int | None = None
+    """Of pods, if that is told."""
+    masquerade: bool = True
+    """Pods' traffic that leaves the fabric takes this node's address."""
     hour: int = 0
     """Hours since the epoch: what is due by the clock depends on it."""
     unfit: tuple[tuple[str, int], ...] = ()
@@ -96,12 +109,34 @@ def connected(state: KernelState, bridge: str) -> tuple[Prefix, ...]:
 
 def seen_in(around: Surroundings, kernel: KernelState, userspace_esp: bool | None) -> Surroundings:
     """`around` with what the kernel shows; `userspace_esp`: as for `tunnel_link`."""
+    link = tunnel_link(kernel, userspace_esp)
     return replace(
         around,
-        tunnel_link=tunnel_link(kernel, userspace_esp),
+        tunnel_link=link,
         local_addresses=local_addresses(kernel),
         outside=tuple(sorted({*around.outside, *connected(kernel, around.bridge)})),
+        underlays=underlays(kernel, around.bridge),
+        userspace_mtu=_userspace_mtu(kernel, link, userspace_esp),
     )
+
+
+def _userspace_mtu(kernel: KernelState, link: str | None, userspace_esp: bool | None) -> int:
+    """Kept while charon, and its device with it, is away: pods' MTU must not come and go."""
+    if link == USERSPACE_LINK:
+        return kernel.links[link].mtu
+    return USERSPACE_MTU if userspace_esp else 0
+
+
+def underlays(state: KernelState, bridge: str) -> tuple[tuple[Address, int], ...]:
+    """Addresses of the links that lead out of the node, each with its link's MTU."""
+    found = []
+    for item in state.addresses.values():
+        link = state.links.get(item.link)
+        if link is None or not link.up or not link.mtu or owns_link(link):
+            continue
+        if link.name not in {"lo", bridge, USERSPACE_LINK} and not item.address.startswith("fe80:"):
+            found.append((address(item.address.partition("/")[0]), link.mtu))
+    return tuple(sorted(found))
 
 
 def tunnel_link(state: KernelState, userspace_esp: bool | None) -> str | None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
+from fabricd.core.index import Index
+from fabricd.core.kept import KeptEach
 from fabricd.core.state import Child
-from fabricd.model import Community, Node, Prefix, Role, family
+from fabricd.model import Node, Prefix, Role, family
 
 MAX_PAIRS: Final = 1024
 """Pairs of subnets between two nodes: each is a child of one connection, and charon takes no
 message over 512 KB (VICI_MESSAGE_SIZE_MAX)."""
 
-
-DRAINED: Final = 1.5
+DRAINED: Final = 2.5
 """How unfit a drained gateway is: more than one on probation, less than one that is away
 (`core.fitness`)."""
 
@@ -50,44 +52,38 @@ class Peering:
         return bool(self.children) and not self.carried
 
 
-def memberships(
-    nodes: Mapping[str, Node], communities: Mapping[str, Community]
-) -> dict[str, frozenset[str]]:
-    """Node name to community tokens: those of its own record and those that list it."""
-    result = {name: set(node.communities) for name, node in nodes.items()}
-    for community in communities.values():
-        for member in community.members & result.keys():
-            result[member].add(community.name)
-    return {name: frozenset(tokens) for name, tokens in result.items()}
+class Pair(NamedTuple):
+    """All that decides about one peering."""
+
+    self: Node
+    peer: Node
+    shared: frozenset[str]
+    """Communities."""
+    gateways: tuple[Node, ...]
+    unfit: Mapping[str, int]
 
 
 def peerings(
     self: Node,
-    nodes: Mapping[str, Node],
-    communities: Mapping[str, Community],
+    index: Index,
     unfit: Mapping[str, int] = MappingProxyType({}),
+    kept: KeptEach[str, Pair, Peering] | None = None,
 ) -> tuple[Peering, ...]:
-    """All peerings of `self`, sorted by the peer's name. `unfit`: as for `choose_gateway`."""
-    tokens = memberships(nodes, communities)
-    gateways = [node for node in nodes.values() if node.role is Role.CLOUD]
-    result = []
-    for peer in nodes.values():
-        if peer.name == self.name or Role.CLOUD is self.role is peer.role:
-            continue
-        shared = tokens[self.name] & tokens[peer.name]
-        if self.role is peer.role is Role.EDGE and not shared:
-            continue
-        result.append(_peering(self, peer, shared, gateways, unfit))
-    return tuple(sorted(result, key=lambda peering: peering.peer.name))
+    """All peerings of `self`, sorted by the peer's name. `unfit`: as for `choose_gateway`; `kept`:
+    what was found the last time, by the peer's name, which is brought up to date.
+    """
+    kept = kept or KeptEach(peering)
+    tokens, gateways = index.tokens(self), tuple(index.gateways.values())
+    pairs = (
+        (peer.name, Pair(self, peer, tokens & index.tokens(peer), gateways, unfit))
+        for peer in sorted(index.peers(self), key=attrgetter("name"))
+    )
+    return tuple(kept.of(pairs).values())
 
 
-def _peering(
-    self: Node,
-    peer: Node,
-    shared: frozenset[str],
-    gateways: list[Node],
-    unfit: Mapping[str, int],
-) -> Peering:
+def peering(pair: Pair) -> Peering:
+    """What joins the two."""
+    self, peer, shared, gateways, unfit = pair
     children = frozenset(
         Child(local, remote)
         for local in self.subnets

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from fabricd.core.ownership import owns_conn
-from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, parse_child_name
+from fabricd.core.state import Child, ChildSa, IkeSa, parse_child_name
 
 UP: Final = frozenset({"INSTALLED", "UPDATING", "REKEYING"})
 """States of a CHILD_SA that carries traffic (child_sa_state_t of strongSwan). REKEYED is the
@@ -38,20 +37,13 @@ def carries(sa: ChildSa) -> bool:
     )
 
 
-def installed(sas: Iterable[IkeSa], age: int = 0) -> frozenset[Child]:
-    """The pairs that some CHILD_SA of these IKE_SAs carries now, and has for `age` seconds."""
-    return frozenset(
-        pair
-        for sa in sas
-        for child in sa.children
-        if child.age >= age and carries(child) and (pair := pair_of(child)) is not None
-    )
+def installed(sas: Iterable[IkeSa]) -> frozenset[Child]:
+    """The pairs that some CHILD_SA of these IKE_SAs carries now."""
+    return frozenset(pair for pair, _ in carrying(sas))
 
 
-def sas_by_conn(ike: IkeState) -> dict[str, list[IkeSa]]:
-    """Our IKE_SAs by connection, newest last."""
-    result: dict[str, list[IkeSa]] = {}
-    for sa in sorted(ike.sas, key=lambda sa: sa.id):
-        if owns_conn(sa.conn):
-            result.setdefault(sa.conn, []).append(sa)
-    return result
+def carrying(sas: Iterable[IkeSa]) -> Iterator[tuple[Child, ChildSa]]:
+    """The CHILD_SAs of these IKE_SAs that carry something now, each with its pair."""
+    for child in (child for sa in sas for child in sa.children):
+        if carries(child) and (pair := pair_of(child)) is not None:
+            yield pair, child

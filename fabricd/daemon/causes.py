@@ -13,13 +13,35 @@ from typing import Final
 from fabricd.core.action import Action, Kind, Part, Tunnel
 from fabricd.core.desired import DesiredState
 from fabricd.core.plan import REMOVALS
-from fabricd.core.state import ChildSa, Conn, IfAddress, IkeSa, Link, Route, Rule, Sysctl
+from fabricd.core.pods import ports
+from fabricd.core.state import (
+    ChildSa,
+    Conn,
+    Filter,
+    IfAddress,
+    IkeSa,
+    Link,
+    Pod,
+    Route,
+    Rule,
+    Sysctl,
+)
 
 START: Final = "start"
 DRIFT: Final = "drift"
+SILENCE: Final = "silence"
 
 SHOWN_KEYS: Final = 5
 """Keys of records in one cause; more are counted."""
+
+
+def news_of(changed: Collection[str]) -> str:
+    """`record KEY, …`, of the keys that have changed; `surroundings` if none has."""
+    if not changed:
+        return "surroundings"
+    keys = sorted(changed)
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return f"record {', '.join(keys[:SHOWN_KEYS])}{more}"
 
 
 class Causes:
@@ -30,12 +52,12 @@ class Causes:
         self._pending: dict[str, str] = {}
         self._withheld = False
 
-    def of(self, action: Action, changed: Collection[str]) -> str:
-        """`start`, `drift`, `record KEY, …` or `surroundings`.
-
-        `changed` are the keys of the records that have changed since the last pass. An action
-        that has to be tried again keeps its cause.
+    def of(self, action: Action, news: str) -> str:
+        """`start`, `drift`, `silence`, or what is new since the last pass, as `news_of` says it. An
+        action that has to be tried again keeps its cause.
         """
+        if action.kind is Kind.CHILD_REKEY:
+            return SILENCE
         before = self._wanted.get(action.kind.part)
         if action.name in self._pending:
             return self._pending[action.name]
@@ -44,11 +66,7 @@ class Causes:
         removal = action.kind in REMOVALS
         if _was_wanted(action, before) != removal and not (removal and self._withheld):
             return DRIFT
-        if not changed:
-            return "surroundings"
-        keys = sorted(changed)
-        more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-        return f"record {', '.join(keys[:SHOWN_KEYS])}{more}"
+        return news
 
     def passed(
         self,
@@ -78,13 +96,17 @@ def _was_wanted(action: Action, before: DesiredState) -> bool:
             found = kernel.routes.get(route.key)
             return found is not None if action.kind is Kind.ROUTE_REMOVE else found == route
         case Link() as link:
-            return link.name in kernel.links
+            return link.name in kernel.links or link.name in ports(kernel.pods)
         case IfAddress() as item:
             return (item.link, item.address) in kernel.addresses
         case Rule() as rule:
             return kernel.rules.get((rule.family, rule.priority)) == rule
         case Sysctl() as item:
             return item.name in kernel.sysctls
+        case Pod() as pod:
+            return kernel.pods.get(pod.name) == pod
+        case Filter() as item:
+            return kernel.filter == item
         case Conn() as conn:
             had = before.conns.get(conn.name)
             if action.kind is Kind.CONN_UNLOAD:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from fabricd.core.desired import DesiredState
 from fabricd.core.state import Child, Conn, IkeSa, IkeState
-from fabricd.core.tunnels import ESTABLISHED, carries, sas_by_conn
+from fabricd.core.tunnels import ESTABLISHED, carries
 
 
 class Convergence:
@@ -23,14 +23,11 @@ class Convergence:
 
     def reached(self, desired: DesiredState, ike: IkeState) -> Iterator[float]:
         """Since when the tunnels were awaited that charon shows now; each is told once."""
-        if not self._since:
-            return
-        sas = sas_by_conn(ike)
         for name, since in list(self._since.items()):
             conn = desired.conns.get(name)
             if conn is None:
                 del self._since[name]
-            elif _is_up(conn, desired.carried[name], sas.get(name, ())):
+            elif _is_up(conn, desired.carried[name], ike.of(name)):
                 del self._since[name]
                 yield since
 

@@ -4,26 +4,23 @@ kept as long as nothing of it has changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from fabricd.core.desired import DesiredState, desired
-from fabricd.core.doors import carried_remotes, with_doors
-from fabricd.core.fitness import unfit
+from fabricd.core.desired import DesiredState, Memory, desired
+from fabricd.core.doors import Doors, ages_in, carried_ages, with_doors
+from fabricd.core.kept import Kept, KeptEach
+from fabricd.core.pods import NO_PODS, Pods, asked, with_pods
 from fabricd.core.rib import InForce
-from fabricd.core.state import IkeState, KernelState
+from fabricd.core.specifics import beside_doors, specifics
+from fabricd.core.state import IkeSa, IkeState, KernelState, Pod, Route, RouteKey
 from fabricd.core.surroundings import Surroundings, seen_in
-from fabricd.core.tunnels import ESTABLISHED
+from fabricd.daemon.arrivals import Arrivals
+from fabricd.daemon.choice import Choice
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.trust import Trust
-from fabricd.model import Prefix, Role
-
-REFUSED: Final = 300.0
-"""Seconds until a gateway that failed is asked again for more than an IKE_SA."""
-
-NEWS: Final = 3
-"""Seconds that an IKE_SA is up when a failure is not one from before it."""
+from fabricd.model import Prefix
 
 CHARON_GONE: Final = 20.0
 """Seconds that doors stay open without word of charon: the edges have noticed by then."""
@@ -44,63 +41,76 @@ class Deriver:
         seconds.
         """
         self._around = around
+        self._memory = Memory(around.networks)
         self._keyring = keyring
         self._trust = trust
         self._clock = clock
         self._now = wall_clock
         self._userspace_esp: bool | None = None
-        self._carried: frozenset[Prefix] | None = None
+        self._arrivals = Arrivals()
+        self._beside = Kept(_beside)
+        """Where the routes lead that are there beside doors."""
+        self._carried = KeptEach[str, tuple[IkeSa, ...], Mapping[Prefix, int]](ages_in)
+        self._ages: Mapping[Prefix, int] | None = None
+        """What is carried, with the seconds since its latest CHILD_SA."""
         self._seen = clock()
-        self._unfit: tuple[tuple[str, int], ...] = ()
-        self._refused: dict[str, float] = {}
-        """By connection to a gateway: until when its failure is remembered."""
+        self.choice = Choice(around.name, clock, self._memory.index)
+        """Among several gateways."""
         self._derived: tuple[InForce, Surroundings, DesiredState] | None = None
-        self._opened: tuple[frozenset[Prefix], DesiredState] | None = None
-        """What was derived, with the doors that what is carried opens."""
+        self._opened: tuple[_Open, DesiredState] | None = None
+        """What was derived, with the doors that are open."""
+        self._podded: tuple[DesiredState, Pods, DesiredState] | None = None
+        """That, with the pods that are attached."""
 
     def saw(self, ike: IkeState, in_force: InForce, failed: Collection[str]) -> None:
         """Charon was looked at; `failed` are the connections whose last attempt failed."""
         self._userspace_esp = ike.userspace_esp
-        self._carried = carried_remotes(ike)
+        self._ages = carried_ages(ike, self._carried)
+        self._arrivals.saw(ike, self._ages)
         self._seen = self._clock()
-        self._unfit = ()
-        self_node = in_force.nodes.get(self._around.name)
-        if self_node is not None and self_node.role is Role.EDGE:
-            gateways = [node for node in in_force.nodes.values() if node.role is Role.CLOUD]
-            if len(gateways) > 1:
-                self._unfit = unfit(self_node.name, gateways, ike, self._failed(failed, ike))
+        self.choice.saw(ike, in_force, failed)
 
-    def _failed(self, failed: Collection[str], ike: IkeState) -> Collection[str]:
-        """Those that failed, and for a while those that did: where nothing is wanted any more,
-        nothing fails. One that has no IKE_SA any more is judged by that alone.
-        """
-        now = self._seen
-        standing = {sa.conn for sa in ike.sas if sa.state in ESTABLISHED and sa.age >= NEWS}
-        self._refused |= dict.fromkeys(standing.intersection(failed), now + REFUSED)
-        self._refused = {
-            conn: until for conn, until in self._refused.items() if until > now and conn in standing
-        }
-        return {*failed, *self._refused}
+    def looked(self, kernel: KernelState) -> None:
+        """The kernel was looked at, or it is as it was."""
+        self._arrivals.looked(kernel)
 
-    def derive(self, in_force: InForce, kernel: KernelState) -> DesiredState:
+    @property
+    def wonders(self) -> bool:
+        """Whether the kernel has to be looked at: an edge has come, maybe from another gateway."""
+        doors = self._derived is not None and self._derived[2].doors
+        return bool(doors) and self._arrivals.wanting and len(self._memory.index.gateways) > 1
+
+    def derive(self, in_force: InForce, kernel: KernelState, pods: Pods = NO_PODS) -> DesiredState:
         """What should be. `kernel` is the kernel as it was seen last, or empty."""
+        wanted = self._without_pods(in_force, kernel)
+        if self._podded is None or self._podded[0] is not wanted or self._podded[1] != pods:
+            self._podded = wanted, pods, with_pods(wanted, pods, self._around.bridge)
+        return self._podded[2]
+
+    def asked(self, pods: Pods) -> Mapping[str, Pod]:
+        """What to look for in the kernel of these pods."""
+        return asked(pods, self._around.bridge)
+
+    def _without_pods(self, in_force: InForce, kernel: KernelState) -> DesiredState:
+        self.choice.heard(in_force)
         around = self._surroundings(kernel)
         known = self._derived
-        if known is None or known[0] is not in_force or known[1] != around:
-            answer = desired(in_force.nodes, in_force.communities, around)
+        if known is not None and known[1] == around:
+            around = known[1]  # the very same object: what depends on it is the same, too
+        if known is None or known[0] is not in_force or known[1] is not around:
+            answer = desired(in_force.nodes, in_force.communities, around, self._memory)
             known = self._derived = in_force, around, answer
             self._opened = None
-        carried = self._open()
-        if carried is None:
-            return _opened(known[2], None, kernel)
-        if self._opened is None or self._opened[0] != carried:
-            self._opened = carried, _opened(known[2], carried, kernel)
+        ages = {} if self._clock() - self._seen > CHARON_GONE else self._ages
+        ways = known[2].doors
+        there = self._beside.of(ways, kernel.routes)
+        beside = specifics(ways, ages, there, kernel.learned, self._arrivals.learned)
+        if ages is None:
+            return _opened(known[2], (None, beside), kernel)
+        wanted = frozenset(ages), beside
+        if self._opened is None or self._opened[0] != wanted:
+            self._opened = wanted, _opened(known[2], wanted, kernel)
         return self._opened[1]
-
-    def _open(self) -> frozenset[Prefix] | None:
-        """What is carried; None: not known."""
-        gone = self._clock() - self._seen > CHARON_GONE
-        return frozenset() if gone else self._carried
 
     def _surroundings(self, kernel: KernelState) -> Surroundings:
         return replace(
@@ -108,13 +118,21 @@ class Deriver:
             identity=self._keyring.identity,
             hour=int(self._now() // 3600),
             doubted=self._trust.doubted,
-            unfit=self._unfit,
+            unfit=self.choice.unfit,
         )
 
 
-def _opened(
-    wanted: DesiredState, carried: frozenset[Prefix] | None, observed: KernelState
-) -> DesiredState:
+def _beside(ways: Doors, routes: Mapping[RouteKey, Route]) -> frozenset[Prefix]:
+    return frozenset(route.prefix for route in beside_doors(ways, routes.values()))
+
+
+_Open = tuple[frozenset[Prefix] | None, tuple[Route, ...]]
+"""What is carried, None if that is not known; and the more specific routes."""
+
+
+def _opened(wanted: DesiredState, doors: _Open, observed: KernelState) -> DesiredState:
     if not wanted.doors:
         return wanted
-    return replace(wanted, kernel=with_doors(wanted.kernel, wanted.doors, carried, observed))
+    carried, beside = doors
+    kernel = with_doors(wanted.kernel, wanted.doors, carried, observed, beside)
+    return replace(wanted, kernel=kernel)

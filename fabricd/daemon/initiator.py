@@ -32,6 +32,11 @@ FIRST_DELAY: Final = 0.01
 SETTLE: Final = 2.0
 """Seconds that a success gets to show in what charon lists, before another attempt."""
 
+EARLY: Final = 10.0
+EARLY_DELAY: Final = 1.0
+"""Seconds between attempts, and for how long at first: a responder that starts just now takes some
+seconds until it has its connections, and who is late goes elsewhere."""
+
 LAST_DELAY: Final = 30.0
 """Seconds between attempts in the long run."""
 
@@ -107,7 +112,7 @@ class Initiator:
 
     async def _bring_up(self, conn: str, scope: trio.CancelScope) -> None:
         with scope:
-            delay = FIRST_DELAY
+            delay, begun = FIRST_DELAY, trio.current_time()
             refused: set[Tunnel] = set()
             while True:
                 # A cancelled task can come here once more, when its pause has just ended.
@@ -123,7 +128,8 @@ class Initiator:
                         pause = delay
                         break
                 await trio.sleep(pause * self._rng.uniform(0.5, 1.5))
-                delay = min(delay * 2, LAST_DELAY)
+                early = trio.current_time() - begun < EARLY
+                delay = min(delay * 2, EARLY_DELAY if early else LAST_DELAY)
 
     async def _attempt(self, tunnel: Tunnel, *, first: bool) -> bool:
         conn = tunnel.conn

@@ -1,6 +1,6 @@
 """When the next pass is due: at once to verify, after a pause to retry, at the latest to sweep.
 
-Numbers only, no clock and no waiting: `daemon.reconcile` waits.
+Numbers only, no clock and no waiting: `daemon.rounds` waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ VERIFY: Final = 0.1
 a handshake that was just started has more use for the processor."""
 
 LINGER: Final = 2.0
-"""Seconds until another look at what is to go in a while."""
+"""Seconds until another look at what is to go, or to be decided, in a while."""
 
 SWEEP: Final = 15.0
 """Seconds between passes that look at everything even if nothing said so."""
@@ -42,7 +42,7 @@ class PassResult:
     failed: bool
     """Something is wrong that time may mend."""
     lingers: bool = False
-    """Something is to go in a while."""
+    """Something is to go, or to be decided, in a while."""
 
 
 class Pacing:

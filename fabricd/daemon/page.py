@@ -1,22 +1,21 @@
 """The status page: one HTML document out of the status document and the last changes.
 
-It loads again by itself, without scripts, and loads nothing else: its one style sheet is in it,
-and its Content-Security-Policy allows that one alone. It shows no more than the metrics do, but
-for names and reasons: it is as public as they are. Everything in it is text, see `markup`.
+It is made of parts, each an element with an id: `daemon.live` sends those that have changed to the
+pages that are open. Without scripts the page loads again by itself. It loads nothing else: what it
+looks like and does is in it, see `assets`. It shows no more than the metrics do, but for names and
+reasons: it is as public as they are. Everything in it is text, see `markup`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from fabricd.core.facts import PeerView
 from fabricd.core.graph import Arc, Graph, Level, Vertex, level_of
-from fabricd.core.svg import STYLE as PICTURE_STYLE
 from fabricd.core.svg import drawing
+from fabricd.daemon.assets import ICON, POLICY, SCRIPT, STYLE
 from fabricd.daemon.markup import Html, tag
 from fabricd.daemon.recent import Change
 from fabricd.model import Role
@@ -24,7 +23,7 @@ from fabricd.model import Role
 Section = Mapping[str, Any]
 
 REFRESH: Final = 5
-"""Seconds after which a browser asks again."""
+"""Seconds after which a browser without scripts asks again."""
 
 DRAWN: Final = 60
 """Peers in the picture: with more nobody could read it."""
@@ -32,66 +31,59 @@ DRAWN: Final = 60
 LISTED: Final = 500
 """Lines of a table."""
 
-STYLE: Final = f"""
-:root {{ color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif }}
-body {{ margin: 0 auto; max-width: 70rem; padding: 1rem }}
-h1 {{ font-size: 1.35rem; margin: 0 }}
-h2 {{ font-size: 1.1rem; margin: 1.6rem 0 0.4rem }}
-.fabric {{ display: block; width: 100%; max-width: 38rem; margin: 0 auto }}
-.scroll {{ overflow-x: auto }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; padding: 0.25rem 0.6rem 0.25rem 0; vertical-align: top;
-  border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) }}
-td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }}
-td.long {{ overflow-wrap: anywhere; min-width: 14rem }}
-.state {{ border-left: 0.4rem solid; padding-left: 0.4rem; white-space: nowrap }}
-.s-up {{ border-color: #2e8b57 }} .s-standby {{ border-color: #3b7dd8 }}
-.s-unknown {{ border-color: #8a8f98 }} .s-partial {{ border-color: #c98a00 }}
-.s-down, .s-impossible, .bad {{ border-color: #d13438 }}
-.bad {{ border-left: 0.4rem solid #d13438; padding-left: 0.4rem }}
-footer {{ margin-top: 2rem; opacity: 0.75 }}
-{PICTURE_STYLE}
-"""
-
-POLICY: Final = "; ".join(
-    [
-        "default-src 'none'",
-        f"style-src 'sha256-{b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}'",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-)
-"""Content-Security-Policy (CSP Level 3)."""
+NUMBERS: Final = frozenset({"Bytes in", "Bytes out", "Rekeyings", "Attempts"})
+"""Columns that are aligned right."""
 
 
 def page(status: Section, recent: Iterable[Change]) -> bytes:
     """The document; `status` is the status document."""
-    peers = sorted(status["peers"], key=lambda peer: (peer["up"], peer["name"]))
-    title = f"{status['node']}: fabricd"
+    made = parts(status, recent)
+    again = tag("meta", http_equiv="refresh", content=str(REFRESH))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", http_equiv="refresh", content=str(REFRESH)),
+        tag("noscript", again),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("title", title),
+        tag("title", title(status)),
+        tag("link", rel="icon", href=ICON),
         tag("style", Html(STYLE)),
     )
     body = tag(
         "body",
-        _header(status),
+        tag("a", "Skip to the peers", href="#peers", class_="skip"),
+        made["head"],
+        tag("p", tag("noscript", f"loads again every {REFRESH} s"), id="live", role="status"),
         tag(
             "main",
-            _picture(status, peers),
-            _peers(peers),
-            _rejected(status),
-            _warnings(status),
-            _recent(list(recent)),
+            *(made[name] for name in ("fabric", "peers", "rejected", "warnings", "recent")),
+            id="main",
+            tabindex="-1",
         ),
-        _footer(status),
+        made["foot"],
+        tag("script", Html(SCRIPT)),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n".encode()
+
+
+def title(status: Section) -> str:
+    """What a browser's tab says."""
+    return f"{status['node']}: {_sum(status)}"
+
+
+def parts(status: Section, recent: Iterable[Change]) -> dict[str, Html]:
+    """The elements of the page that change, by their ids."""
+    peers = sorted(status["peers"], key=lambda peer: (peer["up"], peer["name"]))
+    return {
+        "head": _header(status),
+        "fabric": _picture(status, peers),
+        "peers": _peers(peers),
+        "rejected": _rejected(status),
+        "warnings": _warnings(status),
+        "recent": _recent(list(recent)),
+        "foot": _footer(status),
+    }
 
 
 # ---------------------------------------------------------------- parts of the page
@@ -99,11 +91,8 @@ def page(status: Section, recent: Iterable[Change]) -> bytes:
 
 def _header(status: Section) -> Html:
     role = status["role"] or "no record is in force"
-    up = sum(peer["up"] for peer in status["peers"])
-    lines = [
-        tag("h1", f"{status['node']} ({role})"),
-        tag("p", f"{up} of {len(status['peers'])} tunnels up"),
-    ]
+    worst = max((_level(peer) for peer in status["peers"]), key=list(Level).index, default=Level.UP)
+    lines = [tag("p", _sum(status), class_=f"sum state s-{worst}")]
     if not status["synced"]:
         lines.append(_bad(f"not in sync with the store: {status['source']['reason']}"))
     lines += [
@@ -111,24 +100,32 @@ def _header(status: Section) -> Html:
         for part in ("kernel", "charon")
         if not status[part]["ok"]
     ]
-    return tag("header", *lines)
+    heard = tag("div", *lines, role="status")  # is read out when it changes
+    return tag("header", tag("h1", f"{status['node']} ({role})"), heard, id="head")
+
+
+def _sum(status: Section) -> str:
+    up = sum(peer["up"] for peer in status["peers"])
+    return f"{up} of {len(status['peers'])} tunnels up"
 
 
 def _picture(status: Section, peers: Sequence[Section]) -> Html:
     if not peers:
-        return tag("p", "no peers")
+        return tag("section", tag("p", "no peers"), id="fabric")
     more = len(peers) - DRAWN
     note = [tag("p", f"{more} more peers, all of them up or like these, are not drawn")]
+    name = "the fabric around this node"
     return tag(
         "section",
-        Html(drawing(_graph(status, peers[:DRAWN]))),
+        _scrolling(name, Html(drawing(_graph(status, peers[:DRAWN]), middle=status["node"]))),
         *(note if more > 0 else ()),
-        aria_label="the fabric around this node",
+        id="fabric",
+        aria_label=name,
     )
 
 
 def _graph(status: Section, peers: Iterable[Section]) -> Graph:
-    """The node and its peers, by name alone."""
+    """The node and its peers, by name and by the communities that join them."""
     me = status["node"]
     arcs = [
         Arc(
@@ -140,7 +137,9 @@ def _graph(status: Section, peers: Iterable[Section]) -> Graph:
         )
         for peer in peers
     ]
-    vertices = [Vertex(peer["name"], Role(peer["role"])) for peer in peers]
+    vertices = [
+        Vertex(peer["name"], Role(peer["role"]), (), tuple(peer["communities"])) for peer in peers
+    ]
     vertices.append(Vertex(me, Role(status["role"] or Role.EDGE)))
     return Graph(tuple(sorted(vertices)), tuple(sorted(arcs)))
 
@@ -154,75 +153,102 @@ def _peers(peers: Sequence[Section]) -> Html:
         return [
             tag("th", peer["name"], scope="row"),
             tag("td", tag("span", peer["state"], class_=f"state s-{_level(peer)}")),
-            _number(f"{peer['bytes_in']:,}"),
-            _number(f"{peer['bytes_out']:,}"),
-            tag("td", _time(peer["established"])),
-            _number(str(peer["rekeys"])),
-            _number(str(peer["initiations"])),
-            tag("td", peer["reason"] or peer["last_error"], class_="long"),
+            _cell("In", f"{peer['bytes_in']:,}", "number"),
+            _cell("Out", f"{peer['bytes_out']:,}", "number"),
+            _cell("Since", _time(peer["established"]), "time"),
+            _cell("Rekeyings", str(peer["rekeys"]), "number"),
+            _cell("Attempts", str(peer["initiations"]), "number"),
+            _cell("", peer["reason"] or peer["last_error"], "long"),
         ]
 
     headers = ["Peer", "State", "Bytes in", "Bytes out", "Since", "Rekeyings", "Attempts", "Reason"]
-    return _section("Peers", headers, peers, row)
+    return _table("peers", "Peers", headers, peers, row)
 
 
 def _rejected(status: Section) -> Html:
     def row(item: Section) -> list[Html]:
-        cells = (item["key"], item["field"] or "-", item["reason"])
-        return [tag("td", cell, class_="long") for cell in cells]
+        return [
+            tag("th", item["key"], scope="row", class_="long"),
+            _cell("Field", item.get("at") or item["field"] or "-"),
+            _cell("", item["reason"], "long"),
+        ]
 
-    return _section("Rejected records", ["Record", "Field", "Reason"], status["rejected"], row)
+    headers = ["Record", "Field", "Reason"]
+    return _table("rejected", "Rejected records", headers, status["rejected"], row)
 
 
 def _warnings(status: Section) -> Html:
+    def row(text: str) -> list[Html]:
+        return [_cell("", text, "long")]
+
     texts = [*status["warnings"], *(f"held, not obeyed: the loss of {k}" for k in status["held"])]
-    return _section("Warnings", ["Warning"], texts, lambda line: [tag("td", line, class_="long")])
+    return _table("warnings", "Warnings", ["Warning"], texts, row)
 
 
 def _recent(changes: Sequence[Change]) -> Html:
     def row(change: Change) -> list[Html]:
-        what = f"failed: {change.error}" if change.error else change.reason
+        found = f"failed: {change.error}" if change.error else change.reason
         return [
-            tag("td", _time(change.when)),
-            tag("td", change.kind),
-            tag("td", change.target, class_="long"),
-            tag("td", change.disruption),
-            tag("td", what, class_="long"),
+            _cell("", _time(change.when), "time"),
+            tag("th", change.kind, scope="row"),
+            _cell("", change.target, "long"),
+            _cell("Cause", change.cause),
+            _cell("Disruption", change.disruption),
+            _cell("", found, "long"),
         ]
 
-    headers = ["When", "Action", "Object", "Disruption", "Why"]
-    return _section("Recent changes", headers, changes, row)
+    headers = ["When", "Action", "Object", "Cause", "Disruption", "Found"]
+    return _table("recent", "Recent changes", headers, changes, row)
 
 
 def _footer(status: Section) -> Html:
-    links = [tag("a", name, href=name) for name in ("/metrics", "/healthz", "/readyz")]
-    text = f"fabricd {status['version']}, "
-    spaced = [part for link in links for part in (" ", link)]
-    return tag("footer", text, _time(status["time"]), *spaced)
+    links = [tag("a", name, href=name) for name in ("metrics", "healthz", "readyz")]
+    said = tag("span", f"fabricd {status['version']}, as of ", _time(status["time"]))
+    return tag("footer", said, *links, id="foot")
 
 
 # ---------------------------------------------------------------- pieces
 
 
-def _section(
-    title: str, headers: Sequence[str], items: Sequence[Any], row: Callable[[Any], list[Html]]
+def _table(
+    id_: str,
+    heading: str,
+    headers: Sequence[str],
+    items: Sequence[Any],
+    row: Callable[[Any], list[Html]],
 ) -> Html:
-    """A heading and a table; nothing where there is nothing."""
+    """A section that can be closed, with a table; nothing to be seen where there is nothing."""
     if not items:
-        return Html()
-    head = tag("thead", tag("tr", *(tag("th", header, scope="col") for header in headers)))
+        return tag("section", id=id_, hidden="")
+    heads = (
+        tag("th", header, scope="col", class_="number" if header in NUMBERS else "text")
+        for header in headers
+    )
+    head = tag("thead", tag("tr", *heads))
     body = tag("tbody", *(tag("tr", *row(item)) for item in items[:LISTED]))
     more = len(items) - LISTED
     return tag(
         "section",
-        tag("h2", title),
-        tag("div", tag("table", head, body), class_="scroll", tabindex="0", aria_label=title),
-        *([tag("p", f"{more} more are not shown here")] if more > 0 else ()),
+        tag(
+            "details",
+            tag("summary", tag("h2", f"{heading} ({len(items)})")),
+            _scrolling(heading, tag("table", head, body)),
+            *([tag("p", f"{more} more are not shown here")] if more > 0 else ()),
+            open="",
+        ),
+        id=id_,
     )
 
 
-def _number(value: str) -> Html:
-    return tag("td", value, class_="number")
+def _scrolling(name: str, content: Html) -> Html:
+    """What may be wider than the screen; it is scrolled by keyboard too."""
+    return tag("div", content, class_="scroll", tabindex="0", role="region", aria_label=name)
+
+
+def _cell(label: str, content: str, kind: str = "") -> Html:
+    """A cell; `label` stands before it where the table is too narrow for columns."""
+    attributes = {"class": kind, "data-label": label}
+    return tag("td", content, **{key: value for key, value in attributes.items() if value})
 
 
 def _bad(line: str) -> Html:

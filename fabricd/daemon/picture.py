@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -11,6 +12,9 @@ from fabricd.core.desired import DesiredState
 from fabricd.core.rib import InForce
 from fabricd.core.state import IkeState, KernelState
 from fabricd.errors import Unavailable
+
+TOLD: Final = 50
+"""Actions of one pass whose causes are told; those of many more are in the log."""
 
 log = structlog.get_logger()
 
@@ -25,6 +29,8 @@ class Picture:
     """None: it could not be observed; `faults` says why."""
     ike: IkeState | None = None
     actions: tuple[Action, ...] = ()
+    causes: dict[str, str] = field(default_factory=dict)
+    """By action: why it became necessary (`daemon.causes`)."""
     faults: dict[str, str] = field(default_factory=dict)
     """By part (`kernel`, `charon`): why it is not available."""
     failures: dict[str, str] = field(default_factory=dict)

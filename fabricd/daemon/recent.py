@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from fabricd.daemon.picture import Picture
+from fabricd.daemon.picture import TOLD, Picture
 
-KEPT: Final = 50
+KEPT: Final = TOLD
 """Actions that are remembered."""
 
 
@@ -23,6 +23,9 @@ class Change:
     target: str
     disruption: str
     reason: str
+    """What was found."""
+    cause: str = ""
+    """`start`, `record nodes/edge3`, `surroundings` or `drift`."""
     error: str = ""
     """Why it failed; it is tried again."""
 
@@ -52,6 +55,7 @@ class Recent:
                         action.target,
                         action.disruption.value,
                         action.reason,
+                        picture.causes.get(action.name, ""),
                         error,
                     )
                 )

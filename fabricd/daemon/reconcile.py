@@ -18,23 +18,26 @@ import trio
 from fabricd.core.action import Action, Part
 from fabricd.core.desired import desired
 from fabricd.core.events import Event, Lost
-from fabricd.core.plan import foreign_link, plan
+from fabricd.core.plan import Planner
+from fabricd.core.plan_kernel import foreign_link
+from fabricd.core.pods import NO_PODS, Pods
 from fabricd.core.rib import Rib
 from fabricd.core.sas import lingering
 from fabricd.core.state import IkeState, KernelState, Link
 from fabricd.core.surroundings import Surroundings
-from fabricd.daemon.causes import DRIFT, SHOWN_KEYS, Causes
+from fabricd.daemon.causes import DRIFT, SHOWN_KEYS, Causes, news_of
+from fabricd.daemon.choice import Choice
 from fabricd.daemon.convergence import Convergence
 from fabricd.daemon.derive import Deriver
 from fabricd.daemon.executor import Executor
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
-from fabricd.daemon.pacing import LINGER, SWEEP, VERIFY, Pacing, PassResult
+from fabricd.daemon.pacing import SWEEP, PassResult
 from fabricd.daemon.parts import CharonPart, KernelPart
-from fabricd.daemon.picture import Picture
-from fabricd.daemon.traffic import Traffic
+from fabricd.daemon.picture import TOLD, Picture
+from fabricd.daemon.rounds import Occasion, Rounds
+from fabricd.daemon.senses import Senses
 from fabricd.daemon.trust import Trust
-from fabricd.daemon.wakeup import Wakeup
 from fabricd.errors import Unavailable
 from fabricd.metrics import Metrics
 from fabricd.model import Rejection
@@ -62,33 +65,34 @@ class Reconciler:
         clock: Callable[[], float] = trio.current_time,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        pods: Callable[[], Pods] = lambda: NO_PODS,
     ) -> None:
-        """`clock` gives seconds that only grow, `wall_clock` Unix seconds."""
+        """`clock` gives seconds that only grow, `wall_clock` Unix seconds; `pods` what is attached
+        to this node.
+        """
         self.rib = rib
-        self.traffic = Traffic()
         self.keyring = keyring
-        self.trust = Trust(around.name, wall_clock)
-        self._deriver = Deriver(around, keyring, self.trust, clock, wall_clock)
+        empty = rib.in_force()
+        self.picture = Picture(empty, desired({}, {}, around))
+        trust = Trust(around.name, wall_clock)
+        self._deriver = Deriver(around, keyring, trust, clock, wall_clock)
+        self.senses = Senses(kernel, charon, self._deriver, trust, self.picture, clock)
         self._failed: Collection[str] = ()
         self._kernel = kernel
         self._charon = charon
         self._clock = clock
-        self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._wakeup = Wakeup()
-        self._kernel_stale = self._ike_stale = True
+        self._pods = pods
         self._causes = Causes()
         self._changed: dict[str, float] = {}
         """Keys of records that have changed since the last pass, with the time of it."""
         self._unseen: dict[str, float] = {}
+        jitter = rng or random.Random()  # noqa: S311 - no secrets
+        self._rounds = Rounds(clock, jitter, lambda: len(self._changed))
         self._convergence = Convergence()
-        self._pacing = Pacing()
+        self._planner = Planner()
         self._done: frozenset[Action] = frozenset()
         self._foreign: tuple[Link, ...] = ()
-        self._sweep_at = 0.0
-        self._ike_seen_at = -FRESH
         self._turned = trio.Event()
-        empty = rib.in_force()
-        self.picture = Picture(empty, desired({}, {}, around))
         self._executor = Executor(kernel, charon, keyring, self.picture)
 
     # ------------------------------------------------------------ what says "look again"
@@ -112,22 +116,32 @@ class Reconciler:
                 confirm="fabricctl confirm",
             )
         if changed or self.rib.synced != was_synced or self.rib.held != held:
-            self._wakeup.poke("records")
+            self._rounds.poke("records")
 
     def kernel_changed(self, what: str) -> None:
         """A notification of the kernel."""
-        self._kernel_stale = True
-        self._wakeup.poke(what)
+        self.senses.kernel_changed()
+        self._rounds.poke(what)
 
     def charon_changed(self, what: str) -> None:
-        """An event of charon."""
-        self._ike_stale = True
-        self._wakeup.poke(what)
+        """An event of charon, or an attempt to initiate: `child-updown fabric-edge3`."""
+        self.senses.charon_changed(what)
+        self._rounds.poke(what)
+
+    @property
+    def choice(self) -> Choice:
+        """Among several gateways."""
+        return self._deriver.choice
 
     def look_again(self, why: str) -> None:
         """Look at everything."""
-        self._kernel_stale = self._ike_stale = True
-        self._wakeup.poke(why)
+        self.senses.doubt()
+        self._rounds.poke(why)
+
+    def pods_changed(self, key: str) -> None:
+        """A pod was attached or detached."""
+        self._changed.setdefault(key, self._clock())
+        self._rounds.poke("pods")
 
     def refresh_credentials(self) -> None:
         """Read the credentials' files again, and log what is new; the next pass obeys."""
@@ -144,12 +158,22 @@ class Reconciler:
         """Let the picture of charon be at most `FRESH` seconds old, if charon answers in time. A
         charon that did not answer is left to the loop: who asks often must not keep it waiting.
         """
-        if self._clock() - self._ike_seen_at < FRESH or "charon" in self.picture.faults:
+        if self._clock() - self.senses.charon_seen_at < FRESH or "charon" in self.picture.faults:
             return
         turned = self._turned
-        self.charon_changed("somebody asks")
+        self.senses.doubt(kernel=False)
+        self._rounds.poke("somebody asks")
         with trio.move_on_after(FRESH):
             await turned.wait()
+
+    async def look(self) -> float:
+        """As `refresh`; tells when all of charon was looked at last."""
+        await self.refresh()
+        return self.senses.charon_seen_at
+
+    def poke(self, why: str) -> None:
+        """Another pass, without another look."""
+        self._rounds.poke(why)
 
     def confirm(self) -> tuple[str, ...]:
         """Obey the losses that are held; returns their keys."""
@@ -158,7 +182,7 @@ class Reconciler:
             self._changed.setdefault(key, self._clock())
         if keys:
             log.warning("held losses are obeyed", number=len(keys), keys=keys[:SHOWN_KEYS])
-            self._wakeup.poke("confirm")
+            self._rounds.poke("confirm")
         return keys
 
     async def fresh_plan(self) -> tuple[tuple[Action, ...], dict[str, str]]:
@@ -169,16 +193,21 @@ class Reconciler:
         ike: IkeState | None = None
         away: dict[str, str] = {}
         try:
-            kernel = await self._kernel.observe()
+            kernel = await self._kernel.observe(self._deriver.asked(self._pods()))
         except Unavailable as error:
             away[error.part] = error.reason
         try:
             ike = await self._charon.observe()
         except Unavailable as error:
             away[error.part] = error.reason
-        wanted = self._deriver.derive(self.rib.in_force(), kernel or KernelState())
-        actions = plan(
-            wanted, kernel, ike, removals=self.rib.synced, distrusted=self.trust.distrusted
+        wanted = self._deriver.derive(self.rib.in_force(), kernel or KernelState(), self._pods())
+        actions = Planner().plan(
+            wanted,
+            kernel,
+            ike,
+            removals=self.rib.synced,
+            distrusted=self.senses.trust.distrusted,
+            silent=self.senses.health.due,
         )
         return actions, away
 
@@ -193,82 +222,62 @@ class Reconciler:
     ) -> None:
         """Reconcile for ever; `after_pass` is called at least every `beat` seconds."""
         self._failed = initiator.errors
-        await self._wait_for_records()
-        reasons: tuple[str, ...] = ("start",)
-        self._sweep_at = self._clock() + SWEEP
-        while True:
-            started = self._clock()
-            result = await self._pass(initiator, metrics, reasons)
-            metrics.passes.inc()
-            metrics.duration.observe(self._clock() - started)
-            after_pass()
-            reasons = await self._next_reasons(self._pacing.pause_after(result), after_pass, beat)
-
-    async def _next_reasons(
-        self, pause: float, after_pass: Callable[[], None], beat: float
-    ) -> tuple[str, ...]:
-        """Wait for something to do; a sweep when it is due, `retry` when `pause` is over."""
-        if self._pacing.patience > 0:
-            await self._hold(min(self._pacing.patience, beat))
-            after_pass()
-        until = self._clock() + pause
-        while True:
-            wait = min(beat, until - self._clock(), self._sweep_at - self._clock())
-            reasons = await self._wakeup.wait(max(wait, 0.0))
-            now = self._clock()
-            if now >= self._sweep_at:
-                self._sweep_at = now + SWEEP * self._rng.uniform(0.9, 1.1)
-                self.refresh_credentials()
-                self._kernel_stale = self._ike_stale = True
-                return reasons or ("sweep",)
-            if reasons:
-                return reasons
-            if now >= until:
-                # Not for each event that comes: a part that hangs would delay the other.
-                self._kernel_stale = self._kernel_stale or self.picture.kernel is None
-                self._ike_stale |= self.picture.ike is None or pause == LINGER
-                return ({VERIFY: "verify", LINGER: "linger"}.get(pause, "retry"),)
-            after_pass()
-
-    async def _hold(self, seconds: float) -> None:
-        """Wait, whatever is heard; but a record that changes need not wait."""
-        until = self._clock() + seconds
-        heard: dict[str, None] = {}  # a set that keeps order
-        while not self._changed and (left := until - self._clock()) > 0:
-            heard |= dict.fromkeys(await self._wakeup.wait(left))
-        for reason in heard:
-            self._wakeup.poke(reason)
-
-    async def _wait_for_records(self) -> None:
-        with trio.move_on_after(BOOT_GRACE):
-            while not self.rib.synced:
-                await self._wakeup.wait(BOOT_GRACE)
+        this = await self._rounds.first(lambda: self.rib.synced, BOOT_GRACE)
         if not self.rib.synced:
             log.warning(
                 "store does not answer: going on with the last good records",
                 reason=self.rib.lost_reason,
                 nodes=len(self.rib.in_force().nodes),
             )
+        while True:
+            started = self._clock()
+            result = await self._pass(initiator, metrics, this.reasons)
+            metrics.passes.inc()
+            metrics.duration.observe(self._clock() - started)
+            after_pass()
+            this = await self._rounds.next(result, after_pass, beat)
+            self._prepare(this.occasion)
+
+    def _prepare(self, occasion: Occasion) -> None:
+        """What has to be looked at for this."""
+        if occasion is Occasion.SWEEP:
+            self.refresh_credentials()
+            self.senses.doubt()
+        elif occasion is not Occasion.HEARD:
+            # Not for each event that comes: a part that hangs would delay the other.
+            self.senses.try_again()
+        if occasion is Occasion.LATER:
+            self.senses.doubt(kernel=False)
 
     async def _pass(
         self, initiator: Initiator, metrics: Metrics, reasons: Sequence[str]
     ) -> PassResult:
         picture = self.picture
-        await self._observe_kernel()
+        self.choice.silent(self.senses.health.silent, self.rib.in_force())
+        await self.senses.look_at_kernel(self._deriver.asked(self._pods()))
+        if picture.kernel is not None:
+            self._deriver.looked(picture.kernel)
         self._derive()
         # A charon that hangs is waited for: what the kernel lacks comes first.
-        repairs = plan(picture.desired, picture.kernel, None, removals=False)
+        repairs = self._planner.plan(picture.desired, picture.kernel, None, removals=False)
         outcomes = await self._executor.carry_out(repairs)
-        await self._observe_charon()
+        credentials = self.keyring.credentials
+        if await self.senses.look_at_charon(self.rib.in_force(), credentials, self._failed):
+            self.kernel_changed("an edge has come")
         self._derive()
-        picture.actions = plan(
+        # What comes from here on is for the next pass: this one is about what was derived.
+        changed, self._changed = self._unseen | self._changed, {}
+        synced = self.rib.synced
+        await trio.lowlevel.checkpoint()  # with many peers each of these takes its time
+        picture.actions = self._planner.plan(
             picture.desired,
             picture.kernel,
             picture.ike,
-            removals=self.rib.synced,
-            distrusted=self.trust.distrusted,
+            removals=synced,
+            distrusted=self.senses.trust.distrusted,
+            silent=self.senses.health.due,
         )
-        changed, self._changed = self._unseen | self._changed, {}
+        await trio.lowlevel.checkpoint()
         if picture.ike is not None:
             for since in self._convergence.reached(picture.desired, picture.ike):
                 metrics.convergence.observe(self._clock() - since)
@@ -276,21 +285,24 @@ class Reconciler:
         rest = [action for action in picture.actions if action not in done]
         outcomes += await self._executor.carry_out(rest)
         self._executor.initiate(picture.actions, outcomes, initiator)
-        touched = {outcome.action.kind.part for outcome in outcomes}
-        self._kernel_stale |= Part.KERNEL in touched
-        self._ike_stale |= Part.CHARON in touched
-        causes = {o.action.name: self._causes.of(o.action, changed) for o in outcomes}
+        self.senses.health.tried(outcomes)
+        self.senses.acted(outcomes)
+        news = news_of(changed)
+        causes = {o.action.name: self._causes.of(o.action, news) for o in outcomes}
+        initiated = (action for action in picture.actions[-TOLD:] if action.name not in causes)
+        picture.causes = causes | {a.name: self._causes.of(a, news) for a in initiated}
         self._executor.report(outcomes, causes, reasons, metrics)
         seen = {Part.KERNEL: picture.kernel, Part.CHARON: picture.ike}
         self._causes.passed(
             picture.desired,
             (part for part, state in seen.items() if state is not None),
             causes,
-            removals=self.rib.synced,
+            removals=synced,
         )
         # What a part has not seen is still news to it, but nothing to hurry for.
         self._unseen = changed if None in seen.values() else {}
         self._forget_peers(initiator)
+        await trio.lowlevel.checkpoint()
         picture.passes += 1
         self._turned.set()
         self._turned = trio.Event()
@@ -301,42 +313,15 @@ class Reconciler:
             or any(causes[action.name] == DRIFT for action in self._done),
             refused=bool(picture.failures),
             failed=bool(picture.faults or picture.failures),
-            lingers=picture.ike is not None and lingering(picture.desired, picture.ike),
+            lingers=picture.ike is not None
+            and (self.choice.undecided or lingering(picture.desired, picture.ike)),
         )
-
-    async def _observe_kernel(self) -> None:
-        if not self._kernel_stale:
-            return
-        self._kernel_stale = False  # an event from here on asks for another look
-        try:
-            self.picture.kernel = await self._kernel.observe()
-            self.picture.mend("kernel")
-        except Unavailable as error:
-            self.picture.kernel = None
-            self.picture.fault(error)
-
-    async def _observe_charon(self) -> None:
-        if not self._ike_stale:
-            return
-        self._ike_stale = False
-        picture = self.picture
-        try:
-            picture.ike = await self._charon.observe()
-            self._ike_seen_at = self._clock()
-            self._deriver.saw(picture.ike, self.rib.in_force(), self._failed)
-            self.traffic.update(picture.ike)
-            peers = (peering.peer for peering in picture.desired.peerings)
-            self.trust.update(picture.ike, peers, self.keyring.credentials)
-            picture.mend("charon")
-        except Unavailable as error:
-            picture.ike = None
-            picture.fault(error)
 
     def _derive(self) -> None:
         picture = self.picture
         kernel = picture.kernel or KernelState()
         in_force = self.rib.in_force()
-        old, picture.desired = picture.desired, self._deriver.derive(in_force, kernel)
+        old, picture.desired = picture.desired, self._deriver.derive(in_force, kernel, self._pods())
         if picture.desired is old:
             return
         self._log_rejections(in_force.rejected)
@@ -359,9 +344,8 @@ class Reconciler:
 
     def _forget_peers(self, initiator: Initiator) -> None:
         """A peer that is gone leaves no series behind."""
-        gone = (
-            set(self.traffic.conns | initiator.attempts.keys()) - self.picture.desired.conns.keys()
-        )
+        known = self.senses.traffic.conns | initiator.attempts.keys()
+        gone = set(known - self.picture.desired.conns.keys())
         if gone and self.picture.desired.ike:
-            self.traffic.forget(gone)
+            self.senses.traffic.forget(gone)
             initiator.forget(gone)

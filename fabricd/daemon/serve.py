@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ import structlog
 import trio
 from prometheus_client.exposition import choose_encoder
 
-from fabricd.daemon.page import POLICY
-from fabricd.daemon.web import Request, Response, Routes, Server
+from fabricd.daemon.aside import Aside, aside
+from fabricd.daemon.assets import POLICY
+from fabricd.daemon.live import EVENTS, Live, Status
+from fabricd.daemon.page import page
+from fabricd.daemon.recent import Change
+from fabricd.daemon.web import Request, Response, Routes, Server, Stream
 from fabricd.metrics import Metrics
 
 JSON = "application/json"
@@ -29,24 +33,29 @@ PAGE_HEADERS = (
 )
 
 HTML = "text/html; charset=utf-8"
+QUEUE = 1024
+"""Clients that may wait to be let in: a node that boots attaches hundreds of pods at once, and who
+comes to a full queue is turned away (unix(7), EAGAIN)."""
+UNANSWERED = 30_000
+"""Milliseconds that what was sent may stay unacknowledged."""
 
 log = structlog.get_logger()
 
 
 def http_routes(
     metrics: Metrics,
-    refresh: Callable[[], Awaitable[None]],
+    status: Status,
     health: Callable[[], str],
     not_ready: Callable[[], tuple[str, ...]],
+    aside: Aside = aside,
 ) -> Routes:
-    """`refresh` brings counters up to date; `health` gives why the daemon is stuck, or "";
-    `not_ready` why it can't do its work.
+    """`status` gives the status document, brought up to date; `health` why the daemon is stuck, or
+    ""; `not_ready` why it can't do its work. `aside`: as the function.
     """
 
     async def get_metrics(request: Request) -> Response:
-        await refresh()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        body: bytes = encode(metrics.registry)
+        body: bytes = await aside(encode, metrics.of(await status()))
         return Response(200, body, content_type)
 
     async def get_healthz(_: Request) -> Response:
@@ -66,31 +75,36 @@ def http_routes(
     }
 
 
-def page_routes(refresh: Callable[[], Awaitable[None]], page: Callable[[], bytes]) -> Routes:
-    """The status page, for people."""
+def page_routes(
+    status: Status, recent: Iterable[Change], live: Live, aside: Aside = aside
+) -> Routes:
+    """The status page, for people, and the events that keep it up to date."""
 
     async def get_page(_: Request) -> Response:
-        await refresh()
-        return Response(200, page(), HTML, PAGE_HEADERS)
+        body = await aside(page, await status(), tuple(recent))
+        return Response(200, body, HTML, PAGE_HEADERS)
 
-    return {("GET", "/"): get_page}
+    async def get_events(_: Request) -> Stream:
+        return Stream(live.write, EVENTS)
+
+    return {("GET", "/"): get_page, ("GET", "/events"): get_events}
 
 
 def control_routes(
-    status: Callable[[], Awaitable[Mapping[str, Any]]],
+    status: Status,
     plan: Callable[[], Awaitable[Mapping[str, Any]]],
     confirm: Callable[[], tuple[str, ...]],
 ) -> Routes:
     """The control socket's answers, all JSON."""
 
     async def get_status(_: Request) -> Response:
-        return _json(await status())
+        return json_response(await status())
 
     async def get_plan(_: Request) -> Response:
-        return _json(await plan())
+        return json_response(await plan())
 
     async def post_confirm(_: Request) -> Response:
-        return _json({"confirmed": list(confirm())})
+        return json_response({"confirmed": list(confirm())})
 
     return {
         ("GET", "/status"): get_status,
@@ -104,13 +118,21 @@ def encode(value: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _json(value: Mapping[str, Any]) -> Response:
-    return Response(200, encode(value), JSON)
+def json_response(value: Mapping[str, Any], status: int = 200) -> Response:
+    """A document as an answer."""
+    return Response(status, encode(value), JSON)
 
 
 async def serve_http(routes: Routes, host: str, port: int) -> None:
     """Serve on TCP for ever. An address in use is reported and tried again: no reason to stop."""
     server = Server(routes)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        # A stream's client that is gone without a word would keep its place for a quarter of an
+        # hour: tcp(7), TCP_USER_TIMEOUT.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED)
+        await server.serve(stream)
+
     reported = ""
     while True:
         try:
@@ -122,7 +144,7 @@ async def serve_http(routes: Routes, host: str, port: int) -> None:
             await trio.sleep(5)
             continue
         log.info("listening for HTTP", address=f"{host}:{port}")
-        await trio.serve_listeners(server.serve, listeners)
+        await trio.serve_listeners(serve, listeners)
 
 
 async def serve_control(routes: Routes, path: Path) -> None:
@@ -158,7 +180,7 @@ def _listen_unix(path: Path) -> trio.SocketListener:
             sock.bind(str(path))
         finally:
             os.umask(before)
-        sock.listen(16)
+        sock.listen(QUEUE)
     except BaseException:
         sock.close()
         raise

@@ -5,14 +5,13 @@ One JSON file in `store.state_dir`, replaced atomically. Only records that were 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from fabricd import atomic
 from fabricd.core.events import Put
 
 FILE: Final = "records.json"
@@ -30,17 +29,7 @@ def save(folder: Path, versions: Iterable[Put]) -> None:
     """Replace the snapshot; raises OSError. Blocks: call it in a thread."""
     lines = [Line(put.key, put.value.decode(), put.created) for put in versions]
     data = msgspec.json.format(msgspec.json.encode(lines), indent=1)
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{FILE}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(folder / FILE)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    atomic.write(folder / FILE, data)
 
 
 def load(folder: Path) -> tuple[Put, ...]:

@@ -1,37 +1,23 @@
 """The status document: what `fabricctl status` shows, `/fabric/status/NAME` holds, metrics read.
 
-Reads what the loop and the initiator know, and changes nothing. A tunnel is up when what charon
-shows says so, never because something was asked for once.
+Reads what the loop and the initiator know, and changes nothing. What it says of each peer is made
+in `daemon.peers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fabricd import __version__
+from fabricd.core.checkup_charon import NEEDED_PLUGINS
 from fabricd.core.ownership import DEAD_END, conn_name
-from fabricd.core.plan import foreign_link
-from fabricd.core.state import Child, ChildSa, IkeSa
-from fabricd.core.topology import Peering
-from fabricd.core.tunnels import ESTABLISHED, carries, installed, pair_of, sas_by_conn
-from fabricd.daemon.initiator import Initiator
+from fabricd.core.plan_kernel import foreign_link
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.reconcile import Reconciler
-from fabricd.daemon.trust import Seen, uncovered
 from fabricd.ike import Credentials
-from fabricd.model import Node
-
-PUBLISHED: Final = 100
-"""Entries of each list of faults in a published document."""
-
-
-NEEDED_PLUGINS: Final = {
-    "addrblock": "who can write records gets traffic for subnets that are not in its certificate",
-    "revocation": "it lets in peers whose certificates are revoked",
-}
-"""Without which charon works, and does not keep what is promised."""
+from fabricd.model import Node, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +27,8 @@ class About:
     node: str
     source: str
     """`etcd`, `dir` or `kubernetes`."""
+    place: Callable[[str, str], str]
+    """The store's."""
     prefix: str
     """Of the keys that are shown: `/fabric`."""
     last_event: float
@@ -49,17 +37,28 @@ class About:
     """Why the last good records can't be read from disk or kept there, if so."""
     now: float
     """Unix seconds."""
+    publish_fault: str = ""
+    """Why the store, which answers, does not take this status, if so."""
 
 
-def document(about: About, reconciler: Reconciler, initiator: Initiator) -> dict[str, Any]:
-    """Build the document; every field that the contract names and some more."""
+def document(
+    about: About, reconciler: Reconciler, peers: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Build the document; every field that the contract names and some more. `peers`: the rows."""
     picture, rib = reconciler.picture, reconciler.rib
-    sas = sas_by_conn(picture.ike) if picture.ike is not None else None
+    return {
+        **overview(about, reconciler),
+        "peers": list(peers),
+        "rejected": [_rejected(about, item) for item in picture.in_force.rejected],
+        "held": [f"{about.prefix}/{key}" for key in rib.held],
+        "warnings": list(_warnings(about, reconciler)),
+    }
+
+
+def overview(about: About, reconciler: Reconciler) -> dict[str, Any]:
+    """What is in the document of the node itself, without the long lists."""
+    picture, rib = reconciler.picture, reconciler.rib
     credentials = reconciler.keyring.credentials
-    peers = [
-        _peer(peering, sas, picture, reconciler, initiator, about.now)
-        for peering in picture.desired.peerings
-    ]
     node = picture.desired.node
     return {
         "node": about.node,
@@ -82,19 +81,20 @@ def document(about: About, reconciler: Reconciler, initiator: Initiator) -> dict
             "node": len(picture.in_force.nodes),
             "community": len(picture.in_force.communities),
         },
-        "peers": peers,
-        "rejected": [
-            {"key": f"{about.prefix}/{item.key}", "field": item.field, "reason": item.reason}
-            for item in picture.in_force.rejected
-        ],
-        "held": [f"{about.prefix}/{key}" for key in rib.held],
-        "warnings": list(_warnings(about, reconciler)),
+        "pods": len(picture.desired.kernel.pods),
         "certificates": dict(credentials.expiry) if credentials else {},
     }
 
 
+def _rejected(about: About, fault: Rejection) -> dict[str, str]:
+    place = about.place(fault.key, fault.field)
+    return fault.shown(about.prefix) | ({"at": place} if place else {})
+
+
 def not_ready(status: Mapping[str, Any], passes: int) -> tuple[str, ...]:
-    """Why the node is not ready to do its work, one line a reason; empty: it is."""
+    """Why the node is not ready to do its work, one line a reason; empty: it is. `status`: a
+    document, or the overview.
+    """
     reasons = []
     if not status["synced"]:
         reasons.append(f"store: {status['source']['reason']}")
@@ -120,31 +120,6 @@ def headline(status: Mapping[str, Any], passes: int) -> str:
         text += f", {len(status['rejected'])} faults in records"
     reasons = not_ready(status, passes)
     return f"{text}; {'; '.join(reasons)}" if reasons else text
-
-
-def abridged(status: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as it is published: a store takes no value of any length, and many wrong records
-    must not keep the rest from being known.
-    """
-    result = dict(status)
-    for name in ("warnings", "rejected", "held"):  # what is added to the warnings stays
-        more = len(status[name]) - PUBLISHED
-        if more > 0:
-            result[name] = status[name][:PUBLISHED]
-            result["warnings"] = [*result["warnings"], f"{name}: {more} more are not shown here"]
-    return result
-
-
-def essence(status: Mapping[str, Any]) -> Any:
-    """The part of the document whose change is worth a write to the store."""
-    return (
-        [
-            (peer["name"], peer["up"], peer["state"], peer["reason"], peer["remote"])
-            for peer in status["peers"]
-        ],
-        [status[key] for key in ("role", "version", "synced", "rejected", "held", "warnings")],
-        [status[part]["reason"] for part in ("source", "kernel", "charon")],
-    )
 
 
 def _part(picture: Picture, name: str) -> dict[str, Any]:
@@ -183,6 +158,21 @@ def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
                 )
             else:
                 yield f"link {link.name} was not made by fabricd: used as it is, never changed"
+        if picture.kernel.filter_fault:
+            yield (
+                f"nftables can't be used ({picture.kernel.filter_fault}): pods' traffic that "
+                "leaves the fabric keeps its source, and TCP is not fit to what tunnels let pass"
+            )
+    if picture.desired.kept_ports:
+        yield "not all pods that are attached are known: see fabricctl pod list"
+    yield from reconciler.senses.health.doubts()
+    shunned = reconciler.choice.shunned
+    for peering in picture.desired.peerings if shunned else ():
+        if peering.standby and conn_name(peering.peer.name) in shunned:
+            yield (
+                f"gateway {peering.peer.name}: nothing came through its tunnel, so it is given "
+                "nothing to carry for a while"
+            )
     if picture.ike is not None and picture.ike.plugins:
         for plugin, consequence in NEEDED_PLUGINS.items():
             if plugin not in picture.ike.plugins:
@@ -190,6 +180,8 @@ def _warnings(about: About, reconciler: Reconciler) -> Iterable[str]:
     yield from (f"{action}: {error}" for action, error in sorted(picture.failures.items()))
     if about.snapshot_fault:
         yield f"the last good records on disk: {about.snapshot_fault}"
+    if about.publish_fault and rib.synced:
+        yield f"this status can't be published: {about.publish_fault}"
 
 
 def _unproven(node: Node | None, credentials: Credentials | None) -> Iterable[str]:
@@ -202,120 +194,3 @@ def _unproven(node: Node | None, credentials: Credentials | None) -> Iterable[st
             f"this node's certificate is for {blocks}, not for {', '.join(missing)} of its record: "
             "peers refuse those; issue another certificate, or mend the record"
         )
-
-
-# ---------------------------------------------------------------- one peer
-
-
-def _peer(
-    peering: Peering,
-    sas: Mapping[str, list[IkeSa]] | None,
-    picture: Picture,
-    reconciler: Reconciler,
-    initiator: Initiator,
-    now: float,
-) -> dict[str, Any]:
-    peer, conn = peering.peer, conn_name(peering.peer.name)
-    mine = sas.get(conn, []) if sas is not None else []
-    established = [sa for sa in mine if sa.state in ESTABLISHED]
-    best = max(established, key=lambda sa: sa.id, default=None)
-    age = best.age if best else None
-    seen = reconciler.trust.of(peer.identity)
-    error = (
-        reconciler.trust.objection(conn)
-        or uncovered(seen, peer.subnets)
-        or picture.failures.get(f"conn.load {conn}")
-        or initiator.errors.get(conn, "")
-    )
-    if not picture.desired.ike:
-        error = error or "this node's certificate or key can't be used"
-    totals = reconciler.traffic.of(conn)
-    up, state, reason = _judge(peering, mine, sas is not None, error)
-    return {
-        "name": peer.name,
-        "role": peer.role.value,
-        "up": up,
-        "state": state,
-        "reason": reason,
-        "initiator": peering.initiate,
-        "endpoint": peer.endpoint,
-        "remote": best.remote_host if best else "",
-        "communities": list(peering.because),
-        "ike": best.state if best else (mine[-1].state if mine else ""),
-        "age": age,
-        "established": now - age if age is not None else None,
-        "bytes_in": totals.bytes_in,
-        "bytes_out": totals.bytes_out,
-        "rekeys": totals.rekeys,
-        "initiations": initiator.attempts[conn],
-        "last_error": error,
-        "certificate": _certificate(seen),
-        "children": [
-            _child(pair, mine)
-            for pair in sorted(peering.carried | (peering.children & installed(mine)))
-        ],
-    }
-
-
-def _certificate(seen: Seen | None) -> dict[str, Any] | None:
-    """What the peer has shown last, as far as charon tells."""
-    if seen is None:
-        return None
-    blocks = seen.about.blocks
-    return {
-        "serial": seen.about.serial,
-        "issuer": seen.about.issuer,
-        "not_after": seen.about.not_after,
-        "subnets": list(blocks.texts()) if blocks is not None else None,
-    }
-
-
-def _judge(
-    peering: Peering, mine: list[IkeSa], charon_seen: bool, error: str
-) -> tuple[bool, str, str]:
-    """Whether the tunnel is up, its state in a word, and why it is not up."""
-    if peering.obstacle:
-        return False, "impossible", peering.obstacle
-    if not charon_seen:
-        return False, "unknown", "charon does not answer"
-    established = any(sa.state in ESTABLISHED for sa in mine)
-    have = installed(mine)
-    if peering.alternatives and not peering.initiate:
-        # Which gateway carries an edge is the edge's choice.
-        if peering.children <= have:
-            return True, "up", ""
-        if established and not have and not error:
-            return True, "standby", ""
-        if not have:
-            return False, "waiting", error or "no IKE_SA"
-    elif peering.standby:
-        reason = "" if established else error or "no IKE_SA"
-        return established, "standby", reason
-    if peering.carried <= have:
-        return True, "up", ""
-    narrowed = [
-        f"{child.name} was narrowed to {', '.join(sorted(child.local))} - "
-        f"{', '.join(sorted(child.remote))}"
-        for sa in mine
-        for child in sa.children
-        if not carries(child) and child.state == "INSTALLED"
-    ]
-    missing = f"{len(peering.carried - have)} of {len(peering.carried)} CHILD_SAs missing"
-    if not peering.initiate:
-        missing += f": {peering.peer.name} has to initiate"
-    state = "partial" if have else "connecting" if peering.initiate else "waiting"
-    return False, state, error or "; ".join(narrowed) or missing
-
-
-def _child(pair: Child, mine: list[IkeSa]) -> dict[str, Any]:
-    found: list[ChildSa] = [child for sa in mine for child in sa.children if pair_of(child) == pair]
-    best = max(found, key=lambda child: (carries(child), child.id), default=None)
-    return {
-        "local": pair.local,
-        "remote": pair.remote,
-        "up": best is not None and carries(best),
-        "state": best.state if best else "",
-        "bytes_in": best.bytes_in if best else 0,
-        "bytes_out": best.bytes_out if best else 0,
-        "age": best.age if best else None,
-    }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fabricd.core.state import IkeState
-from fabricd.core.tunnels import UP, sas_by_conn
+from fabricd.core.ownership import owns_conn
+from fabricd.core.state import IkeSa, IkeState
+from fabricd.core.tunnels import UP
 
 
 @dataclass(slots=True)
@@ -23,6 +24,8 @@ class Totals:
     """By CHILD_SA id: bytes in and out as last seen."""
     names: dict[str, int] = field(default_factory=dict)
     """By child: the newest CHILD_SA seen installed."""
+    seen: tuple[IkeSa, ...] = ()
+    """What was added up last."""
 
 
 class Traffic:
@@ -33,8 +36,13 @@ class Traffic:
 
     def update(self, ike: IkeState) -> None:
         """Take in what charon shows now."""
-        for conn, sas in sas_by_conn(ike).items():
+        for conn, sas in ike.by_conn.items():
+            if not owns_conn(conn):
+                continue
             totals = self._totals.setdefault(conn, Totals())
+            if totals.seen == sas:
+                continue
+            totals.seen = sas
             seen: dict[int, tuple[int, int]] = {}
             newest: dict[str, int] = {}
             first: set[int] = set()  # those that came with their IKE_SA

@@ -9,17 +9,20 @@ end. What the peer makes anew afterwards charon has checked itself, and it is le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
+from math import inf
 from typing import Final
 
 import structlog
 from cryptography.x509 import Certificate
 
-from fabricd.core.ownership import conn_name
+from fabricd.core.kept import Kept, same
+from fabricd.core.ownership import conn_name, peer_of
 from fabricd.core.state import IkeState
+from fabricd.core.tunnels import ESTABLISHED
 from fabricd.ike import Credentials
 from fabricd.model import Node, Prefix
 from fabricd.pki.certificate import Description, read, utc
@@ -31,7 +34,14 @@ GRACE: Final = 30.0
 part in a change of CAs has a certificate of another by then."""
 
 DOUBT: Final = 300
-"""Seconds after which a peer whose certificate does not cover its record is asked anew."""
+"""Seconds after which a peer whose certificate does not cover its record, or who refuses what its
+record claims, is asked anew."""
+
+STANDING: Final = 3
+"""Seconds that an IKE_SA is up when a failure is one of a CHILD_SA in it."""
+
+REFUSAL: Final = 20
+"""Seconds that a peer gets to read the record that a CHILD_SA is for."""
 
 log = structlog.get_logger()
 
@@ -64,56 +74,83 @@ class Trust:
         self._node = node
         self._now = now
         self._known: frozenset[bytes] = frozenset()
-        self._identities: frozenset[str] = frozenset()
-        self._seen: dict[str, Seen] = {}
+        self._judges: tuple[object, ...] = ()
+        """For what they were known: the peers' identities, our CAs."""
+        self._identities_of = Kept(_canonical_identities)
+        self._by_name = Kept(_by_name)
+        self._narrow_of = Kept(_narrow)
+        self._narrow: Mapping[str, str] = {}
+        """Peers whose certificates don't stand for all that their records claim, and for what."""
+        self._seen: Mapping[str, Seen] = {}
+        """By identity; another object when anything of it has changed."""
+        self._judged: tuple[object, ...] = ()
+        self._judged_until = -inf
+        self._faults: Mapping[str, _Fault] = {}
+        """What was found of whose certificates, what it followed from, and until when."""
         self._objections: dict[str, _Objection] = {}
         self.distrusted: dict[int, str] = {}
         """IKE_SAs to end, by unique id, with the reason."""
+        self._refused_since: dict[str, float] = {}
+        """By connection: since when a CHILD_SA is refused, Unix seconds."""
         self._asked: dict[str, str] = {}
         """By peer: on what occasion it was last asked for another certificate."""
         self.doubted: tuple[tuple[str, str], ...] = ()
         """As `Surroundings.doubted`."""
 
-    def update(self, ike: IkeState, peers: Iterable[Node], credentials: Credentials | None) -> None:
-        """`peers` are those that this node has a peering with."""
-        peers = list(peers)
-        identities = frozenset(_canonical(peer.identity) for peer in peers)
-        self._learn(ike, identities, credentials)
+    def update(
+        self,
+        ike: IkeState,
+        peers: Sequence[Node],
+        credentials: Credentials | None,
+        failed: Collection[str] = (),
+    ) -> None:
+        """`peers` are those that this node has a peering with; `failed` are the connections whose
+        last attempt failed.
+        """
+        self._learn(ike, self._identities_of.of(peers), credentials)
         now = self._now()
         objections: dict[str, _Objection] = {}
-        for peer in peers:
-            conn = conn_name(peer.name)
-            fault = self._fault(self.of(peer.identity), ike, credentials)
-            if fault is None:
-                continue
-            reason, grace = fault
+        for conn, (reason, grace) in self._found(ike, peers, credentials).items():
             found = self._objections.get(conn)
             if found is None or found.reason != reason:
                 log.warning("certificate of a peer", conn=conn, reason=reason)
                 found = _Objection(reason, now + grace)
             if found.condemned is None and now >= found.since:
-                ids = frozenset(sa.id for sa in ike.sas if sa.conn == conn)
+                ids = frozenset(sa.id for sa in ike.of(conn))
                 found = replace(found, condemned=ids)
             objections[conn] = found
         self._objections = objections
         self.distrusted = {
             sa.id: found.reason
-            for sa in ike.sas
-            if (found := objections.get(sa.conn)) is not None and sa.id in (found.condemned or ())
+            for conn, found in objections.items()
+            for sa in ike.of(conn)
+            if sa.id in (found.condemned or ())
         }
-        narrow = {
-            peer.name: seen.about.serial
-            for peer in sorted(peers, key=lambda peer: peer.name)
-            if (seen := self.of(peer.identity)) is not None and uncovered(seen, peer.subnets)
-        }
+        by_name = self._by_name.of(peers)
+        self._narrow = self._narrow_of.of(peers, self._seen)
+        refused = map(peer_of, self._refused(ike, failed))
+        narrow = self._narrow.keys() | by_name.keys() & set(refused)
         # What was asked for once stays: with the set-up from before, charon would make CHILD_SAs
         # in the IKE_SA from before, as long as that is there.
-        names = {peer.name for peer in peers}
-        self._asked = {name: text for name, text in self._asked.items() if name in names}
-        self._asked |= {
-            name: f"{serial} {_occasion(self._node, name, now)}" for name, serial in narrow.items()
-        }
+        self._asked = {name: text for name, text in self._asked.items() if name in by_name}
+        for name in narrow:
+            seen = self.of(by_name[name].identity)
+            serial = seen.about.serial if seen is not None else ""
+            self._asked[name] = f"{serial} {_occasion(self._node, name, now)}"
         self.doubted = tuple(sorted(self._asked.items()))
+
+    def _refused(self, ike: IkeState, failed: Collection[str]) -> frozenset[str]:
+        """Connections that want a CHILD_SA for a while now, and don't get it in an IKE_SA that
+        stands. It keeps the set-up that the peer had when it was made: if that has got another
+        certificate since, what came into its record later is not to be had in there.
+        """
+        now = self._now()
+        self._refused_since = {
+            conn: self._refused_since.get(conn, now)
+            for conn in failed
+            if any(sa.state in ESTABLISHED and ike.age_of(sa) >= STANDING for sa in ike.of(conn))
+        }
+        return frozenset(c for c, since in self._refused_since.items() if now - since >= REFUSAL)
 
     def of(self, identity: str) -> Seen | None:
         """The certificate that an identity was last seen with."""
@@ -122,40 +159,57 @@ class Trust:
     def objection(self, conn: str) -> str:
         """What is wrong with the certificate of the peer behind a connection, or ""."""
         found = self._objections.get(conn)
-        return found.reason if found else ""
+        return found.reason if found else self._narrow.get(peer_of(conn), "")
 
-    def _fault(
-        self, seen: Seen | None, ike: IkeState, credentials: Credentials | None
-    ) -> tuple[str, float] | None:
-        if seen is None or credentials is None:
-            return None
-        return _fault(seen, ike, credentials, self._now())
+    def _found(
+        self, ike: IkeState, peers: Sequence[Node], credentials: Credentials | None
+    ) -> Mapping[str, _Fault]:
+        """What is wrong with whose certificate, by connection. As long as that is nothing, another
+        answer takes something new, or the end of a certificate.
+        """
+        if credentials is None:
+            return {}
+        given, now = (peers, self._seen, credentials, ike.crls), self._now()
+        if same(self._judged, given) and not self._faults and now < self._judged_until:
+            return self._faults
+        shown = {conn_name(peer.name): self.of(peer.identity) for peer in peers}
+        known = {conn: seen for conn, seen in shown.items() if seen is not None}
+        faults = {conn: _fault(seen, ike, credentials, now) for conn, seen in known.items()}
+        self._faults = {conn: fault for conn, fault in faults.items() if fault is not None}
+        self._judged, self._judged_until = given, min(map(_end, known.values()), default=inf)
+        return self._faults
 
     def _learn(
         self, ike: IkeState, identities: frozenset[str], credentials: Credentials | None
     ) -> None:
-        ders = ike.certificates
-        fresh = ders if identities != self._identities else ders - self._known
-        self._known, self._identities = ders, identities
+        if credentials is None:
+            return  # nobody can be told from a stranger
+        ders, judges = ike.certificates, (identities, credentials.issuers)
+        if ders is self._known and judges == self._judges:
+            return
+        fresh = ders if judges != self._judges else ders - self._known
+        self._known, self._judges = ders, judges
+        latest, now = dict(self._seen), self._now()
         found = sorted(filter(None, map(_read, fresh)), key=lambda seen: seen.about.not_before)
         for seen in found:
             for identity in _identities(seen) & identities:
                 # Anybody can show a certificate. One that none of our CAs signed is nobody's; one
                 # that is no good got nobody in; and one that is older than the last, while that is
                 # good, is somebody else's copy as likely as not.
-                if credentials is None or not _by_one_of(seen.certificate, credentials.issuers):
+                if not _by_one_of(seen.certificate, credentials.issuers):
                     continue
-                known = self._seen.get(identity)
-                if known is not None and self._fault(seen, ike, credentials):
+                known = latest.get(identity)
+                if known is not None and _fault(seen, ike, credentials, now):
                     continue
                 if (
                     known is None
                     or seen.about.not_before >= known.about.not_before
-                    or self._fault(known, ike, credentials)
+                    or _fault(known, ike, credentials, now)
                 ):
-                    self._seen[identity] = seen
-        for gone in self._seen.keys() - identities:
-            del self._seen[gone]
+                    latest[identity] = seen
+        latest = {identity: seen for identity, seen in latest.items() if identity in identities}
+        if latest != self._seen:
+            self._seen = latest
 
 
 def uncovered(seen: Seen | None, subnets: tuple[Prefix, ...]) -> str:
@@ -171,17 +225,37 @@ def uncovered(seen: Seen | None, subnets: tuple[Prefix, ...]) -> str:
     )
 
 
-def _fault(
-    seen: Seen, ike: IkeState, credentials: Credentials, now: float
-) -> tuple[str, float] | None:
-    """Why a certificate is no longer good, and the seconds until that has consequences."""
+def _canonical_identities(peers: Sequence[Node]) -> frozenset[str]:
+    return frozenset(_canonical(peer.identity) for peer in peers)
+
+
+def _by_name(peers: Sequence[Node]) -> Mapping[str, Node]:
+    return {peer.name: peer for peer in peers}
+
+
+def _narrow(peers: Sequence[Node], seen: Mapping[str, Seen]) -> Mapping[str, str]:
+    shown = ((peer, seen.get(_canonical(peer.identity))) for peer in peers)
+    texts = {peer.name: uncovered(found, peer.subnets) for peer, found in shown}
+    return {name: text for name, text in texts.items() if text}
+
+
+_Fault = tuple[str, float]
+"""Why a certificate is no longer good, and the seconds until that has consequences."""
+
+
+def _end(seen: Seen) -> float:
+    """Unix seconds: charon counts whole ones, and refuses it from then on."""
+    return seen.about.not_after + 1
+
+
+def _fault(seen: Seen, ike: IkeState, credentials: Credentials, now: float) -> _Fault | None:
     what = f"its certificate {seen.about.serial}"
     for crl in credentials.crls:
         when = crl.revokes(seen.certificate)
         # Until charon knows the list, it would let the peer in again at once.
         if when is not None and ike.crls.get(crl.issuer, -1) >= crl.number:
             return f"{what} was revoked {utc(when)}", 0.0
-    if now >= seen.about.not_after + 1:  # charon counts whole seconds: it refuses it from now on
+    if now >= _end(seen):
         return f"{what} expired {utc(seen.about.not_after)}", 0.0
     if not _by_one_of(seen.certificate, credentials.issuers):
         return f"{what} is by {seen.about.issuer}, which is no longer among the CAs", GRACE
@@ -201,7 +275,9 @@ def _by_one_of(certificate: Certificate, issuers: tuple[Certificate, ...]) -> bo
     return any(is_issued_by(certificate, issuer) for issuer in issuers)
 
 
+@lru_cache(maxsize=16384)
 def _read(der: bytes) -> Seen | None:
+    """All are looked at again whenever a peer comes or goes."""
     try:
         return Seen(*read(der))
     except ValueError:

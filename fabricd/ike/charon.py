@@ -6,7 +6,7 @@ for events. Charon may come, go, hang and be replaced at any time; all of that i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import NoReturn
@@ -16,9 +16,10 @@ import trio
 from fabricd.core.action import Action, Outcome, Tunnel
 from fabricd.core.state import IkeState
 from fabricd.errors import Unavailable
-from fabricd.ike import effector, initiator, observer, watcher
+from fabricd.ike import effector, initiator, watcher
 from fabricd.ike.connection import Connection, Lost
 from fabricd.ike.credentials import Credentials
+from fabricd.ike.observer import Observer
 
 
 class Charon:
@@ -39,18 +40,24 @@ class Charon:
         self._rng = rng or Random()  # noqa: S311  # spreads reconnections, hides nothing
         self._turn = trio.Lock()
         self._connection: Connection | None = None
+        self._observer = Observer()
 
-    async def observe(self) -> IkeState:
-        """What charon holds that is ours. Raises Unavailable."""
+    async def observe(
+        self, only: Collection[str] | None = None, last: IkeState | None = None
+    ) -> IkeState:
+        """What charon holds that is ours. With `only`: of connections and SAs those of these names
+        are looked at, the others are as in `last`; unless it may be another charon by now. Raises
+        Unavailable.
+        """
         async with self._turn:
             if self._connection is not None:
                 try:
                     async with self._commands() as connection:
-                        return await observer.observe(connection)
+                        return await self._observer.observe(connection, only, last)
                 except Lost:
                     pass  # it was restarted meanwhile: see what the new one holds
             async with self._commands() as connection:
-                return await observer.observe(connection)
+                return await self._observer.observe(connection)
 
     async def apply(
         self, actions: Sequence[Action], credentials: Credentials | None

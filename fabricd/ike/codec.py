@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -26,7 +26,6 @@ IKE_TEMPLATE: Final[Tree] = MappingProxyType(
             "aes256gcm16-prfsha384-ecp384",
             "default",
         ),
-        "unique": "replace",
         "keyingtries": 1,  # who initiates tries again by itself, and knows why it failed
         # An initiator that finds its path changed makes a new IKE_SA in no time. MOBIKE would move
         # the old one, to addresses inside of tunnels too, and have the responder take no notice of
@@ -51,8 +50,17 @@ CHILD_TEMPLATE: Final[Tree] = MappingProxyType(
     }
 )
 
+INITIATORS_UNIQUE: Final = "replace"  # tells the peer when it comes with nothing
+RESPONDERS_UNIQUE: Final = "no"
+"""What becomes of an older IKE_SA with the same peer. Who initiates ends it when nothing depends on
+it; charon would do so ten seconds after there was a newer one, whatever has become of that. A peer
+that comes with nothing (INITIAL_CONTACT) has none older in either case."""
+
 TEMPLATE: Final = hashlib.sha256(
-    json.dumps([dict(IKE_TEMPLATE), dict(CHILD_TEMPLATE)], sort_keys=True).encode()
+    json.dumps(
+        [dict(IKE_TEMPLATE), dict(CHILD_TEMPLATE), INITIATORS_UNIQUE, RESPONDERS_UNIQUE],
+        sort_keys=True,
+    ).encode()
 ).hexdigest()[:8]
 """A short hash of the templates: part of `Conn.digest`, so that other terms are a difference."""
 
@@ -70,6 +78,7 @@ def load_conn(conn: Conn, credentials: Credentials) -> Tree:
     return {
         conn.name: {
             **IKE_TEMPLATE,
+            "unique": INITIATORS_UNIQUE if conn.turn is None else RESPONDERS_UNIQUE,
             "rekey_time": f"{conn.rekey}s",
             "rand_time": "0s",  # so that it can be read back
             "dpd_delay": f"{conn.dpd}s",
@@ -153,6 +162,17 @@ def _observed_child_sa(section: Section) -> ChildSa:
         bytes_out=number(section, "bytes-out"),
         age=number(section, "install-time"),
     )
+
+
+def spis(section: Section) -> Iterator[int]:
+    """SPIs of the CHILD_SAs of an IKE_SA in a `list-sa` event, both ways. Raises ProtocolError."""
+    for _, child in _subsections(_subsection(section, "child-sas")):
+        for name in ("spi-in", "spi-out"):
+            if found := text(child, name):
+                try:
+                    yield int(found, 16)
+                except ValueError:
+                    raise ProtocolError(f"{name}: {found!r} is no SPI") from None
 
 
 def sections(messages: Sequence[Section]) -> list[tuple[str, Section]]:

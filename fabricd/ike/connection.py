@@ -8,10 +8,12 @@ been sent, or half an answer been read.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from errno import ENOTCONN
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -29,10 +31,13 @@ from fabricd.ike.protocol import (
     Reply,
     Request,
     Section,
+    parse,
     register,
 )
 
 CHUNK: Final = 64 * 1024
+WINDOW: Final = 64
+"""Requests that are sent before their answers are read."""
 RETRY: Final = 0.02
 """Seconds."""
 
@@ -46,8 +51,13 @@ class Answer:
     """What charon answered to a request."""
 
     message: Section
-    items: tuple[Section, ...] = ()
-    """The messages of the request's stream."""
+    data: tuple[bytes, ...] = ()
+    """The messages of the request's stream, as they came."""
+
+    @property
+    def items(self) -> list[Section]:
+        """The messages of the request's stream. Raises ProtocolError."""
+        return [parse(data) for data in self.data]
 
     @property
     def error(self) -> str | None:
@@ -87,14 +97,21 @@ class Connection:
         """Close at once, whatever is under way."""
         self._stream.socket.close()
 
-    async def exchange(self, requests: Sequence[Request], patience: float = 0) -> list[Answer]:
+    async def exchange(self, requests: Iterable[Request], patience: float = 0) -> list[Answer]:
         """Send all requests, return charon's answers in their order. Raises Unavailable.
 
-        `patience`: seconds that a command may take by itself, on top of the deadline.
+        `patience`: seconds that a command may take by itself, on top of the deadline. Of many, the
+        next are taken from `requests` while charon is at work on those before.
         """
+        source, sent, answers = iter(requests), deque[Request](), list[Answer]()
         with _unavailable(self._path, self._deadline + patience):
-            await self._send(b"".join(request.encoded for request in requests))
-            return [await self._answer(request, patience) for request in requests]
+            while True:
+                if len(sent) <= WINDOW // 2 and (more := list(islice(source, WINDOW - len(sent)))):
+                    await self._send(b"".join(request.encoded for request in more))
+                    sent.extend(more)
+                if not sent:
+                    return answers
+                answers.append(await self._answer(sent.popleft(), patience))
 
     async def subscribe(self, events: Sequence[str]) -> None:
         """Register for events; those that this charon does not know are left out."""
@@ -106,13 +123,15 @@ class Connection:
                 if not isinstance(packet, Confirmed | EventUnknown):
                     raise ProtocolError("an answer that fits no registration")
 
-    async def event(self) -> Event:
-        """Wait for the next event, for ever. Raises Unavailable when the connection is lost."""
+    async def event(self) -> tuple[str, Section]:
+        """Wait for the next event, for ever: its name and message. Raises Unavailable when the
+        connection is lost.
+        """
         with _unavailable(self._path, self._deadline):
             packet = await self._receive(within=inf)
             if not isinstance(packet, Event):
                 raise ProtocolError("an answer without a request")
-            return packet
+            return packet.name, parse(packet.data)
 
     async def _answer(self, request: Request, patience: float) -> Answer:
         within = self._deadline + patience
@@ -121,7 +140,7 @@ class Connection:
         items = []
         while isinstance(packet := await self._receive(within), Event):
             if packet.name == request.stream:
-                items.append(packet.message)
+                items.append(packet.data)
         if isinstance(packet, CommandUnknown):
             raise ProtocolError(f"no command {request.command}")
         if not isinstance(packet, Reply):
@@ -141,6 +160,10 @@ class Connection:
             await self._stream.send_all(data)
 
     async def _receive(self, within: float | None = None) -> Received:
+        # Of a long list most packets are here already: those need no deadline. Other tasks get
+        # their turn whenever bytes are read, after `CHUNK` of them at the latest.
+        if (packet := self._decoder.next_packet()) is not None:
+            return packet
         with trio.fail_after(self._deadline if within is None else within):
             while (packet := self._decoder.next_packet()) is None:
                 data = await self._stream.receive_some(CHUNK)

@@ -59,14 +59,18 @@ def read_crls(content: bytes, issuers: Sequence[Certificate]) -> list[Crl]:
         lists = [load_pem_x509_crl(block) for block in blocks] or [load_der_x509_crl(content)]
     except ODD as error:
         raise ValueError("no certificate revocation list in PEM or DER form") from error
-    for item in lists:
-        if not any(is_by(item, issuer) for issuer in issuers):
-            name = item.issuer.rfc4514_string()
-            raise ValueError(f"the revocation list by {name} is signed by none of the CAs")
     try:
-        return [_crl(item) for item in lists]
+        strangers = [
+            item.issuer.rfc4514_string()
+            for item in lists
+            if not any(is_by(item, issuer) for issuer in issuers)
+        ]
+        found = [_crl(item) for item in lists]
     except ODD as error:
         raise ValueError(f"a revocation list that can't be read: {error}") from error
+    for name in strangers:
+        raise ValueError(f"the revocation list by {name} is signed by none of the CAs")
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -1,12 +1,12 @@
 """Actions on charon as requests: what is sent for each kind, and what the answer means.
 
 Connections, keys and CA certificates are loaded and unloaded, revocation lists loaded, SAs
-terminated. Initiating is `initiator`'s: it takes as long as the peer does.
+rekeyed and terminated. Initiating is `initiator`'s: it takes as long as the peer does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fabricd.core.action import Action, Kind, Outcome
@@ -16,11 +16,8 @@ from fabricd.ike.connection import Answer, Connection
 from fabricd.ike.credentials import Credentials
 from fabricd.ike.protocol import ProtocolError, Request
 
-BY_ID: Final = frozenset({Kind.CHILD_TERMINATE, Kind.IKE_TERMINATE})
+BY_ID: Final = frozenset({Kind.CHILD_REKEY, Kind.CHILD_TERMINATE, Kind.IKE_TERMINATE})
 """Kinds that name an SA by its unique id, which only the charon knows that listed it."""
-
-WINDOW: Final = 64
-"""Requests that are sent before their answers are read."""
 
 FORGET_OLD_LISTS: Final = Request("flush-certs", {"type": "X509_CRL"})
 """charon would ask a list that it has used before first, and believe it."""
@@ -38,15 +35,21 @@ async def apply(
     connection: Connection, actions: Sequence[Action], credentials: Credentials | None
 ) -> list[Outcome]:
     """Carry out actions in their order, whatever becomes of each. Raises Unavailable."""
-    outcomes: list[Outcome] = []
-    for start in range(0, len(actions), WINDOW):
-        window = actions[start : start + WINDOW]
-        prepared = [_prepare(action, credentials) for action in window]
-        requests = [item for item in prepared if isinstance(item, Request)]
-        answers = iter(await connection.exchange(requests))
-        for action, item in zip(window, prepared, strict=True):
-            error = _error(action, next(answers)) if isinstance(item, Request) else item
-            outcomes.append(Outcome(action, error))
+    impossible: dict[int, str] = {}
+
+    def requests() -> Iterator[Request]:
+        for place, action in enumerate(actions):
+            request = _prepare(action, credentials)
+            if isinstance(request, Request):
+                yield request
+            else:
+                impossible[place] = request
+
+    answers = iter(await connection.exchange(requests()))
+    outcomes = [
+        Outcome(action, impossible[place] if place in impossible else _error(action, next(answers)))
+        for place, action in enumerate(actions)
+    ]
     if any(action.kind is Kind.CRL_LOAD for action in actions):
         await connection.exchange([FORGET_OLD_LISTS])
     return outcomes
@@ -84,6 +87,8 @@ def _request(action: Action, credentials: Credentials | None) -> Request:
             return Request("load-conn", load_conn(conn, _given(credentials)))
         case Kind.CONN_UNLOAD, Conn(name=name):
             return Request("unload-conn", {"name": name})
+        case Kind.CHILD_REKEY, ChildSa(id=sa):
+            return Request("rekey", {"child-id": sa})
         case Kind.CHILD_TERMINATE, ChildSa(id=sa):
             return Request("terminate", {"child-id": sa, "timeout": AT_ONCE})
         case Kind.IKE_TERMINATE, IkeSa(id=sa):

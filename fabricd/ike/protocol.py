@@ -62,7 +62,8 @@ class Event:
     """EVENT: one that was registered for, or an item of a streamed command."""
 
     name: str
-    message: Section
+    data: bytes
+    """Its message, for `parse`: of a long list most is known by its bytes already."""
 
 
 Received = Reply | CommandUnknown | Confirmed | EventUnknown | Event
@@ -164,7 +165,7 @@ def _parse(packet: bytes) -> Received:
         raise ProtocolError("an empty packet")
     match packet[0]:
         case Packet.CMD_RESPONSE:
-            return Reply(_message(packet[1:]))
+            return Reply(parse(packet[1:]))
         case Packet.CMD_UNKNOWN:
             return CommandUnknown()
         case Packet.EVENT_CONFIRM:
@@ -176,15 +177,15 @@ def _parse(packet: bytes) -> Received:
             if len(packet) < end:
                 raise ProtocolError("an event ends in the middle of its name")
             try:
-                return Event(packet[2:end].decode(), _message(packet[end:]))
+                return Event(packet[2:end].decode(), packet[end:])
             except UnicodeDecodeError:
                 raise ProtocolError("an event with a name that is no text") from None
         case kind:
             raise ProtocolError(f"a packet of type {kind}, which charon does not send")
 
 
-def _message(data: bytes) -> Section:
-    """The tree in a packet, whole or not at all.
+def parse(data: bytes) -> Section:
+    """The tree in a message, whole or not at all. Raises ProtocolError.
 
     `Message.deserialize` would let pass a value that is cut short and an element that it does
     not know, and so read something else than was said.

@@ -46,10 +46,10 @@ async def _tell(connection: Connection, changed: Callable[[str], None]) -> None:
     """Pass on events until the connection is lost."""
     while True:
         try:
-            event = await connection.event()
+            name, message = await connection.event()
         except Unavailable:
             changed("charon is gone")
             return
-        for conn, _ in sections([event.message]):
+        for conn, _ in sections([message]):
             if owns_conn(conn):
-                changed(f"{event.name} {conn}")
+                changed(f"{name} {conn}")

@@ -1,25 +1,30 @@
-"""Links, addresses and rules between rtnetlink messages and `core.state`, by pyroute2's classes.
+"""Addresses and rules between rtnetlink messages and `core.state`: written by pyroute2's classes,
+which is seldom, and read by `struct`, in each look at the kernel.
 
-Knows bytes and state types, no socket. Formats: linux/if_link.h, linux/if_addr.h,
-linux/fib_rules.h; rtnetlink(7).
+Knows bytes and state types, no socket. Formats and numbers: linux/if_addr.h (struct ifaddrmsg,
+IFA_*), linux/fib_rules.h (struct fib_rule_hdr, FRA_*); rtnetlink(7).
 """
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
-from socket import AF_INET, AF_INET6, AF_UNSPEC
+import struct
+from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 from fabricd.core.ownership import ROUTE_PROTOCOL
-from fabricd.core.state import IfAddress, Link, Rule
-from fabricd.kernel.messages import fibmsg, ifaddrmsg, ifinfmsg
-from fabricd.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request
+from fabricd.core.state import IfAddress, Rule
+from fabricd.kernel.messages import fibmsg, ifaddrmsg
+from fabricd.kernel.netlink import (
+    HEADER,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Request,
+    attributes,
+)
+from fabricd.kernel.reading import address_text
 from fabricd.model import network, prefix
 
-RTM_NEWLINK: Final = 16
-RTM_DELLINK: Final = 17
-RTM_GETLINK: Final = 18
-RTM_SETLINK: Final = 19
 RTM_NEWADDR: Final = 20
 RTM_DELADDR: Final = 21
 RTM_GETADDR: Final = 22
@@ -27,95 +32,38 @@ RTM_NEWRULE: Final = 32
 RTM_DELRULE: Final = 33
 RTM_GETRULE: Final = 34
 
-_IFF_UP: Final = 0x1
-_RTEXT_FILTER_SKIP_STATS: Final = 1 << 3
 _IFA_F_NODAD: Final = 0x02
 _FR_ACT_TO_TBL: Final = 1
 
 _FAMILIES: Final = {4: AF_INET, 6: AF_INET6}
 
+_IFADDRMSG: Final = struct.Struct("=4BI")
+"""Family, prefix length, flags, scope, index of the link."""
+_IFA_ADDRESS: Final = 1
+_IFA_LOCAL: Final = 2
+_IFA_PROTO: Final = 11
+
+_FIB_RULE_HDR: Final = struct.Struct("=8BI")
+"""Family, destination length, source length, TOS, table, two without use, action, flags."""
+_FRA_DST: Final = 1
+_FRA_PRIORITY: Final = 6
+_FRA_SUPPRESS_PREFIXLEN: Final = 14
+_FRA_TABLE: Final = 15
+_FRA_PROTOCOL: Final = 21
 _KNOWN_OF_RULES: Final = frozenset(
-    {"FRA_TABLE", "FRA_PRIORITY", "FRA_PROTOCOL", "FRA_DST", "FRA_SUPPRESS_PREFIXLEN"}
+    {_FRA_DST, _FRA_PRIORITY, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_PROTOCOL}
 )
+_U32: Final = struct.Struct("=I")
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 
 Attributes = list[tuple[str, Any]]
-
-# ---------------------------------------------------------------- links
-
-
-def dump_links() -> Request:
-    """Ask for all links, without their counters."""
-    return _request(RTM_GETLINK, ifinfmsg(), [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)])
-
-
-def create_link(link: Link) -> Request:
-    """Create a link, down and without alias: the kernel takes an alias only afterwards."""
-    return _request(
-        RTM_NEWLINK,
-        ifinfmsg(),
-        [
-            ("IFLA_IFNAME", link.name),
-            ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", link.kind)]}),
-        ],
-        NLM_F_CREATE | NLM_F_EXCL,
-    )
-
-
-def finish_link(link: Link) -> Request:
-    """Give a link that was just created, found by its name, its alias and state."""
-    message = _with_state(ifinfmsg(), up=link.up)
-    return _request(
-        RTM_SETLINK, message, [("IFLA_IFNAME", link.name), ("IFLA_IFALIAS", link.alias)]
-    )
-
-
-def discard_link(link: Link) -> Request:
-    """Delete a link that was just created, found by its name."""
-    return _request(RTM_DELLINK, ifinfmsg(), [("IFLA_IFNAME", link.name)])
-
-
-def set_link(index: int, *, up: bool) -> Request:
-    """Set a link's administrative state."""
-    message = _with_state(ifinfmsg(), up=up)
-    message["index"] = index
-    return _request(RTM_SETLINK, message, [])
-
-
-def remove_link(index: int) -> Request:
-    """Delete a link."""
-    message = ifinfmsg()
-    message["index"] = index
-    return _request(RTM_DELLINK, message, [])
-
-
-def decode_link(data: bytes) -> tuple[int, Link] | None:
-    """Index and link; None for a bridge's word about one of its ports (family AF_BRIDGE)."""
-    message = _decoded(ifinfmsg(data))
-    if message["family"] != AF_UNSPEC:
-        return None
-    return message["index"], Link(
-        name=message.get_attr("IFLA_IFNAME"),
-        kind=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
-        up=bool(message["flags"] & _IFF_UP),
-        alias=message.get_attr("IFLA_IFALIAS") or "",
-    )
-
-
-def _with_state(message: Any, *, up: bool) -> Any:
-    message["flags"] = _IFF_UP if up else 0
-    message["change"] = _IFF_UP
-    return message
-
 
 # ---------------------------------------------------------------- addresses
 
 
 def dump_addresses(address_family: int) -> Request:
     """Ask for all addresses of AF_INET or AF_INET6."""
-    message = ifaddrmsg()
-    message["family"] = address_family
-    return _request(RTM_GETADDR, message, [])
+    return Request(RTM_GETADDR, 0, _IFADDRMSG.pack(address_family, 0, 0, 0, 0))
 
 
 def add_address(item: IfAddress, index: int, *, replace: bool = False) -> Request:
@@ -139,11 +87,16 @@ def remove_address(item: IfAddress, index: int) -> Request:
 
 def decode_address(data: bytes) -> tuple[int, str, int]:
     """Index of the link, address with prefix length, protocol."""
-    message = _decoded(ifaddrmsg(data))
+    _, length, _, _, index = _IFADDRMSG.unpack_from(data, HEADER.size)
+    found = dict(attributes(data, HEADER.size + _IFADDRMSG.size))
     # IFA_ADDRESS is the other end of a point-to-point link, if there is an IFA_LOCAL.
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    address = ip_interface(f"{text}/{message['prefixlen']}")
-    return message["index"], str(address), message.get_attr("IFA_PROTO") or 0
+    packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+    if not packed:
+        raise ValueError("an address of which the kernel does not say which")
+    if length > 8 * len(packed):
+        raise ValueError(f"an address of {8 * len(packed)} bits with a prefix of {length}")
+    (protocol,) = found.get(_IFA_PROTO, b"\0")
+    return index, f"{address_text(packed)}/{length}", protocol
 
 
 def _address(item: IfAddress, index: int) -> tuple[Any, Attributes]:
@@ -160,9 +113,7 @@ def _address(item: IfAddress, index: int) -> tuple[Any, Attributes]:
 
 def dump_rules(address_family: int) -> Request:
     """Ask for all rules of AF_INET or AF_INET6; the kernel can't pick ours."""
-    message = fibmsg()
-    message["family"] = address_family
-    return _request(RTM_GETRULE, message, [])
+    return Request(RTM_GETRULE, 0, _FIB_RULE_HDR.pack(address_family, 0, 0, 0, 0, 0, 0, 0, 0))
 
 
 def add_rule(rule: Rule) -> Request:
@@ -188,24 +139,26 @@ def decode_rule(data: bytes) -> Rule | None:
     One with more to it than `Rule` can say has table 0: none of ours is like that, so it differs
     from all that could be asked for.
     """
-    message = _decoded(fibmsg(data))
-    if message.get_attr("FRA_PROTOCOL") != ROUTE_PROTOCOL:
+    header = _FIB_RULE_HDR.unpack_from(data, HEADER.size)
+    address_family, length, source_length, tos, table, _, _, action, flags = header
+    found = dict(attributes(data, HEADER.size + _FIB_RULE_HDR.size))
+    if found.get(_FRA_PROTOCOL) != bytes((ROUTE_PROTOCOL,)):
         return None
-    plain = (
-        message["action"] == _FR_ACT_TO_TBL
-        and not any(message[name] for name in ("src_len", "tos", "flags"))
-        and _KNOWN_OF_RULES.issuperset(name for name, _ in message["attrs"])
-    )
-    destination, suppress = (
-        message.get_attr(name) for name in ("FRA_DST", "FRA_SUPPRESS_PREFIXLEN")
-    )
+    plain = action == _FR_ACT_TO_TBL and not (source_length or tos or flags)
+    plain = plain and found.keys() <= _KNOWN_OF_RULES
+    destination = found.get(_FRA_DST)
+    suppress = _number(found.get(_FRA_SUPPRESS_PREFIXLEN), _NO_SUPPRESSION)
     return Rule(
-        family=6 if message["family"] == AF_INET6 else 4,
-        priority=message.get_attr("FRA_PRIORITY") or 0,
-        table=message.get_attr("FRA_TABLE") or message["table"] if plain else 0,
-        to=prefix(f"{destination}/{message['dst_len']}") if destination else None,
-        suppress=None if suppress in (None, _NO_SUPPRESSION) else suppress,
+        family=6 if address_family == AF_INET6 else 4,
+        priority=_number(found.get(_FRA_PRIORITY), 0),
+        table=(_number(found.get(_FRA_TABLE), 0) or table) if plain else 0,
+        to=prefix(f"{address_text(destination)}/{length}") if destination else None,
+        suppress=None if suppress == _NO_SUPPRESSION else suppress,
     )
+
+
+def _number(value: bytes | None, default: int) -> int:
+    return default if value is None else int(_U32.unpack(value)[0])
 
 
 def _rule(rule: Rule) -> Any:
@@ -235,8 +188,3 @@ def _request(kind: int, message: Any, attributes: Attributes, flags: int = 0) ->
     message["attrs"] = attributes
     message.encode()
     return Request(kind, flags, bytes(message.data[HEADER.size :]))
-
-
-def _decoded(message: Any) -> Any:
-    message.decode()
-    return message

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -16,10 +16,25 @@ import trio
 
 from fabricd.core.action import Action, Kind, Outcome
 from fabricd.core.ownership import owns_address
-from fabricd.core.state import IfAddress, KernelState, Link, Route, RouteKind, Rule, Sysctl
-from fabricd.kernel import codec, observer, routes
+from fabricd.core.state import (
+    Filter,
+    IfAddress,
+    KernelState,
+    Link,
+    Pod,
+    Route,
+    RouteKey,
+    RouteKind,
+    Rule,
+    Sysctl,
+)
+from fabricd.kernel import codec, links, observer, routes
+from fabricd.kernel.links import Interface
 from fabricd.kernel.netlink import Netlink, Refusal, Request, errno_name
-from fabricd.kernel.observer import Interface
+from fabricd.kernel.netns import Opener
+from fabricd.kernel.nft import Nftables
+from fabricd.kernel.observer import OurRoutes
+from fabricd.kernel.pods import PodLinks
 
 _HINTS: Final = {
     errno.EPERM: "fabricd needs CAP_NET_ADMIN in this network namespace",
@@ -39,8 +54,11 @@ _GONE: Final = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNO
 class Effector:
     """Carries out actions over one command socket."""
 
-    def __init__(self, netlink: Netlink) -> None:
+    def __init__(self, netlink: Netlink, opener: Opener) -> None:
         self._netlink = netlink
+        self.pods = PodLinks(netlink, self.refresh, opener)
+        self.nftables = Nftables()
+        self.routes = OurRoutes(netlink)
         self._interfaces: Mapping[str, Interface] = {}
         """Links by name, as they were last seen."""
 
@@ -72,9 +90,15 @@ class Effector:
             case Kind.LINK_ADD, Link() as link:
                 return await self._add_link(link)
             case Kind.LINK_SET, Link() as link:
-                return await self._on_link(link.name, lambda i: codec.set_link(i, up=link.up))
+                return await self._on_link(link.name, lambda i: links.change(i, link))
             case Kind.LINK_REMOVE, Link() as link:
                 return await self._remove_link(link)
+            case Kind.POD_SET, Pod() as pod:
+                return await self.pods.set(pod)
+            case Kind.FILTER_SET, Filter() as wanted:
+                return await self.nftables.load(wanted)
+            case Kind.FILTER_REMOVE, Filter():
+                return await self.nftables.remove()
             case Kind.ADDRESS_ADD, IfAddress() as address:
                 return await self._add_address(address)
             case Kind.ADDRESS_REMOVE, IfAddress() as address:
@@ -102,16 +126,16 @@ class Effector:
 
     async def _create_link(self, link: Link) -> Refusal | None:
         """Create a link with its alias, or none at all."""
-        refusal = await self._send(codec.create_link(link))
+        refusal = await self._send(links.create(link))
         if refusal is not None:
             return refusal
         finished = False
         try:
-            refusal = await self._send(codec.finish_link(link))
+            refusal = await self._send(links.finish(link))
             finished = refusal is None
         finally:
             if not finished:
-                await self._send(codec.discard_link(link))
+                await self._send(links.discard(link.name))
         return refusal
 
     async def _accept_link(self, link: Link) -> Refusal | None:
@@ -125,13 +149,13 @@ class Effector:
                 f"another {there.link.kind or 'physical'} link has this name and does not carry "
                 f"the alias {link.alias}: remove or rename it, or configure another name",
             )
-        return await self._send(codec.set_link(there.index, up=link.up))
+        return await self._send(links.change(there.index, link))
 
     async def _remove_link(self, link: Link) -> Refusal | None:
         there = (await self.refresh()).get(link.name)
         if there is None or (there.link.kind, there.link.alias) != (link.kind, link.alias):
             return None  # gone; another may have taken the name since
-        return _unless_gone(await self._send(codec.remove_link(there.index)))
+        return _unless_gone(await self._send(links.remove(there.index)))
 
     async def _on_link(self, name: str, request: Callable[[int], Request]) -> Refusal | None:
         index = await self._index(name)
@@ -151,7 +175,7 @@ class Effector:
         if refusal is None or refusal.code != errno.EEXIST:
             return refusal
         interfaces = await self.refresh()
-        names = {interface.index: name for name, interface in interfaces.items()}
+        names = observer.names_by_index(interfaces)
         there = {
             (found.link, found.address): found
             for found in await observer.read_addresses(self._netlink, names)
@@ -181,7 +205,9 @@ class Effector:
     async def _set_routes(self, wanted: Sequence[Route]) -> list[Refusal | None]:
         """Create them all; where there is a route of that key already, replace it if it is ours.
 
-        The kernel replaces whatever has the key, whoever put it there: hence the two steps.
+        The kernel replaces whatever has the key, whoever put it there. So that is asked of it only
+        for what was seen to be ours just now; anything else it is asked to create, and if it
+        refuses that, there is another look.
         """
         names = {route.link for route in wanted if route.link}
         indexes = {name: await self._index(name) for name in sorted(names)}
@@ -191,13 +217,21 @@ class Effector:
             for route, link in zip(wanted, links, strict=True)
         ]
         possible = [i for i, refusal in enumerate(refusals) if refusal is None]
-        await self._send_routes([(i, routes.add(wanted[i], links[i])) for i in possible], refusals)
+        ours: Collection[RouteKey] = ()
+        if any(wanted[i].key in self.routes.last for i in possible):
+            ours = await self.routes.read(self._interfaces)
+        await self._send_routes(
+            [
+                (i, (routes.replace if wanted[i].key in ours else routes.add)(wanted[i], links[i]))
+                for i in possible
+            ],
+            refusals,
+        )
         taken = [
             i for i, refusal in enumerate(refusals) if refusal and refusal.code == errno.EEXIST
         ]
         if taken:
-            there = await observer.read_routes(self._netlink, {})
-            ours = {route.key for route in there}
+            ours = await self.routes.read(self._interfaces)
             replaceable = []
             for i in taken:
                 route = wanted[i]

@@ -1,7 +1,7 @@
 """pyroute2's message classes, without the rest of pyroute2.
 
 Importing any module of that package runs its `__init__`, which loads its database, sqlite,
-ethtool and a dozen protocols that a daemon with three kinds of messages has no use for: 8 MB and
+ethtool and a dozen protocols that a daemon with two kinds of messages has no use for: 8 MB and
 a tenth of a second on every edge. A bare package object in its place, with the same search path,
 leaves the modules below it as they are and runs only those that are asked for.
 
@@ -31,6 +31,5 @@ _import_bare("pyroute2")
 
 from pyroute2.netlink.rtnl.fibmsg import fibmsg  # noqa: E402
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
 
-__all__ = ["fibmsg", "ifaddrmsg", "ifinfmsg"]
+__all__ = ["fibmsg", "ifaddrmsg"]

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Self
 import trio
 
 from fabricd.errors import Unavailable
+from fabricd.opener.namespaces import LISTEN_ALL_NSID, SOL_NETLINK, hear_others, netlink_socket
 
 HEADER: Final = struct.Struct("=IHHII")
 """struct nlmsghdr: length (header included), type, flags, sequence number, port."""
@@ -36,7 +37,6 @@ _NLMSGERR_ATTR_MSG: Final = 1
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 
-_SOL_NETLINK: Final = 270
 _NETLINK_ADD_MEMBERSHIP: Final = 1
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
@@ -54,6 +54,8 @@ _BATCH: Final = 128
 _DUMP_ATTEMPTS: Final = 10
 _DEADLINE: Final = 5.0
 """Seconds that one exchange may take; the kernel answers in microseconds."""
+
+_ANCILLARY: Final = socket.CMSG_SPACE(4)
 
 _COMMAND_BUFFER: Final = 4 << 20
 
@@ -75,6 +77,9 @@ class Message(NamedTuple):
     port: int
     """Of a notification: the socket whose request caused it; 0: the kernel by itself."""
     data: bytes
+    netns_id: int | None = None
+    """Of a notification: our number for the other network namespace that it is from; None: it is
+    from the socket's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +107,38 @@ class Netlink:
         """Names this socket in notifications of what it caused."""
 
     @classmethod
-    def open(cls, groups: Sequence[int] = (), receive_buffer: int = _COMMAND_BUFFER) -> Self:
-        """A NETLINK_ROUTE socket in the network namespace of the calling thread.
+    def open(
+        cls,
+        groups: Sequence[int] = (),
+        receive_buffer: int = _COMMAND_BUFFER,
+        protocol: int = socket.NETLINK_ROUTE,
+    ) -> Self:
+        """A socket in the network namespace of the calling thread.
 
-        It receives the notifications of `groups` (RTNLGRP_* of linux/rtnetlink.h) into a buffer of
-        so many octets. Raises Unavailable.
+        It receives the notifications of `groups` (RTNLGRP_* of linux/rtnetlink.h, NFNLGRP_* of
+        linux/netfilter/nfnetlink.h) into a buffer of so many octets. Raises Unavailable.
         """
         try:
-            sock = _open(groups, receive_buffer)
+            sock = _prepared(netlink_socket(protocol), groups, receive_buffer, protocol)
         except OSError as error:
             raise Unavailable(
                 "kernel",
                 f"cannot open a netlink socket: {_text(error)}; fabricd needs AF_NETLINK "
                 "(systemd: RestrictAddressFamilies) and Linux 4.20 or later",
             ) from error
+        return cls(sock, sock.getsockname()[0])
+
+    @classmethod
+    def of(
+        cls,
+        sock: socket.socket,
+        groups: Sequence[int] = (),
+        receive_buffer: int = _COMMAND_BUFFER,
+    ) -> Self:
+        """A NETLINK_ROUTE socket that was opened elsewhere, and belongs to this from now on. Raises
+        OSError.
+        """
+        _prepared(sock, groups, receive_buffer, socket.NETLINK_ROUTE)
         return cls(sock, sock.getsockname()[0])
 
     def close(self) -> None:
@@ -185,10 +208,21 @@ class Netlink:
                         return []
                     raise OSError(refusal.code, refusal.message or os.strerror(refusal.code))
 
+    def hear_others(self) -> bool:
+        """Receive the notifications of other network namespaces too, of those that ours has a
+        number for. False: CAP_NET_BROADCAST is missing.
+        """
+        try:
+            hear_others(self._raw)
+        except OSError:
+            return False
+        return True
+
     async def receive(self) -> list[Message] | None:
         """Wait for notifications; None: some were lost because the buffer was full."""
         try:
-            return list(parse(await self._socket.recv(_RECEIVE)))
+            datagram, extra, _, _ = await self._socket.recvmsg(_RECEIVE, _ANCILLARY)
+            return list(parse(datagram, _netns_id(extra)))
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 reason = f"cannot receive netlink notifications: {_text(error)}"
@@ -232,14 +266,15 @@ class Netlink:
                     raise
 
 
-def parse(datagram: bytes) -> Iterator[Message]:
+def parse(datagram: bytes, netns_id: int | None = None) -> Iterator[Message]:
     """The messages in what one recv() gave."""
     offset = 0
     while offset + HEADER.size <= len(datagram):
         length, kind, flags, sequence, port = HEADER.unpack_from(datagram, offset)
         if length < HEADER.size:
             raise ValueError(f"a netlink message of {length} octets")
-        yield Message(kind, flags, sequence, port, datagram[offset : offset + length])
+        data = datagram[offset : offset + length]
+        yield Message(kind, flags, sequence, port, data, netns_id)
         offset += length + (-length % 4)
 
 
@@ -253,6 +288,12 @@ def attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         offset += length + (-length % 4)
 
 
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded to four octets."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
+
+
 def errno_name(code: int) -> str:
     """`EPERM` for 1; the number itself when it has no name."""
     if code == errno.EOPNOTSUPP:  # errorcode has only its synonym ENOTSUP, which Linux never says
@@ -260,25 +301,34 @@ def errno_name(code: int) -> str:
     return errno.errorcode.get(code, str(code))
 
 
-def _open(groups: Sequence[int], receive_buffer: int) -> socket.socket:
-    sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-    )
+def _prepared(
+    sock: socket.socket, groups: Sequence[int], receive_buffer: int, protocol: int
+) -> socket.socket:
     try:
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
         except PermissionError:  # without CAP_NET_ADMIN: as much as net.core.rmem_max allows
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
-            sock.setsockopt(_SOL_NETLINK, option, 1)
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+            sock.setsockopt(SOL_NETLINK, option, 1)
+        if protocol == socket.NETLINK_ROUTE:
+            sock.setsockopt(SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         sock.bind((0, 0))
         for group in groups:
-            sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+            sock.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         sock.connect((0, 0))  # to the kernel alone
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _netns_id(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
+    for level, kind, data in ancillary:
+        if (level, kind) == (SOL_NETLINK, LISTEN_ALL_NSID):
+            found: int = _INT.unpack_from(data)[0]
+            return found
+    return None
 
 
 def _refusal(message: Message) -> Refusal | None:

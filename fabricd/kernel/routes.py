@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv6Address
-from socket import AF_INET, AF_INET6, inet_ntoa, inet_pton
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
 
 from fabricd.core.ownership import ROUTE_PROTOCOL
@@ -23,6 +21,7 @@ from fabricd.kernel.netlink import (
     Request,
     attributes,
 )
+from fabricd.kernel.reading import address_text
 from fabricd.model import Address, Prefix, family
 
 RTM_NEWROUTE: Final = 24
@@ -43,6 +42,11 @@ _RTA_MULTIPATH: Final = 9
 _RTA_TABLE: Final = 15
 _RTA_VIA: Final = 18
 
+_BIRD: Final = 12
+"""RTPROT_BIRD."""
+_MAIN: Final = 254
+"""RT_TABLE_MAIN."""
+
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _RT_SCOPE_NOWHERE: Final = 255
@@ -61,6 +65,12 @@ def dump(address_family: int) -> Request:
     """Ask for our routes of AF_INET or AF_INET6: the kernel leaves out those of others."""
     body = _RTMSG.pack(address_family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
     return Request(RTM_GETROUTE, 0, body)
+
+
+def dump_learned(address_family: int) -> Request:
+    """Ask for the unicast routes of AF_INET or AF_INET6 that BIRD has set."""
+    number = _TYPES[RouteKind.UNICAST]
+    return Request(RTM_GETROUTE, 0, _RTMSG.pack(address_family, 0, 0, 0, 0, _BIRD, 0, number, 0))
 
 
 def add(route: Route, link: int | None) -> Request:
@@ -85,9 +95,44 @@ def remove(route: Route) -> Request:
     return Request(RTM_DELROUTE, 0, _encode(bare, None, number, _RT_SCOPE_NOWHERE))
 
 
+def dump_all(address_family: int) -> Request:
+    """Ask for all routes of AF_INET or AF_INET6, whosever they are."""
+    return Request(RTM_GETROUTE, 0, _RTMSG.pack(address_family, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def add_default(gateway: Address, link: int) -> Request:
+    """Create a default route in the main table; refused when there is one."""
+    address_family = AF_INET6 if family(gateway) == 6 else AF_INET
+    number = _TYPES[RouteKind.UNICAST]
+    header = _RTMSG.pack(
+        *(address_family, 0, 0, 0, _MAIN, ROUTE_PROTOCOL, _RT_SCOPE_UNIVERSE, number, 0)
+    )
+    way = _address(_RTA_GATEWAY, gateway, address_family)
+    body = header + way + _U32_ATTRIBUTE.pack(8, _RTA_OIF, link)
+    return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def default_gateway(data: bytes, link: int) -> Address | None:
+    """Where a message (with netlink header) leads, if it is about a default route of the main table
+    out of this link.
+    """
+    _, length, _, _, table, _, _, number, _ = _RTMSG.unpack_from(data, HEADER.size)
+    if length or table != _MAIN or number != _TYPES[RouteKind.UNICAST]:
+        return None
+    found = dict(attributes(data, HEADER.size + _RTMSG.size))
+    if _RTA_GATEWAY not in found or found.get(_RTA_OIF) != _U32.pack(link):
+        return None
+    return Address(address_text(found[_RTA_GATEWAY]))
+
+
 def is_ours(data: bytes) -> bool:
     """Whether a route message (with netlink header) carries our protocol number."""
     return data[HEADER.size + 5] == ROUTE_PROTOCOL
+
+
+def is_learned(data: bytes) -> bool:
+    """Whether a route message (with netlink header) is of the main table and by BIRD."""
+    return (data[HEADER.size + 4], data[HEADER.size + 5]) == (_MAIN, _BIRD)
 
 
 def destination(data: bytes) -> Prefix:
@@ -122,7 +167,7 @@ def decode(data: bytes, links: Mapping[int, str]) -> Route:
         elif attribute == _RTA_PRIORITY:
             (metric,) = _U32.unpack(value)
         elif attribute == _RTA_PREFSRC:
-            source = Address(_text(value))
+            source = Address(address_text(value))
         elif attribute in (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH):
             direct = False
     name = None
@@ -173,14 +218,4 @@ def _address(attribute: int, text: str, address_family: int) -> bytes:
 def _prefix(address_family: int, packed: bytes, length: int) -> Prefix:
     if not packed:  # a default route has no RTA_DST
         packed = bytes(16 if address_family == AF_INET6 else 4)
-    return Prefix(f"{_text(packed)}/{length}")
-
-
-def _text(packed: bytes) -> str:
-    return inet_ntoa(packed) if len(packed) == 4 else _ipv6_text(packed)
-
-
-@lru_cache(maxsize=65536)
-def _ipv6_text(packed: bytes) -> str:
-    """As `model` writes it: inet_ntop() has another form for addresses that embed an IPv4 one."""
-    return str(IPv6Address(packed))
+    return Prefix(f"{address_text(packed)}/{length}")

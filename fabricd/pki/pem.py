@@ -17,6 +17,7 @@ from cryptography.x509 import (
     load_pem_x509_csr,
 )
 
+from fabricd.pki.certificate import ODD
 from fabricd.pki.fault import PkiError
 from fabricd.pki.keys import PrivateKey
 
@@ -30,7 +31,7 @@ def read_certificates(path: Path) -> list[Certificate]:
     content = _read(path)
     try:
         return load_pem_x509_certificates(content)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except ODD as error:
         raise _unreadable(path, "no certificate in PEM form", error) from error
 
 
@@ -53,7 +54,7 @@ def read_request(path: Path) -> CertificateSigningRequest:
     content = _read(path)
     try:
         return load_pem_x509_csr(content)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except ODD as error:
         raise _unreadable(path, "no certificate request in PEM form", error) from error
 
 
@@ -64,7 +65,7 @@ def read_crls(path: Path) -> list[CertificateRevocationList]:
         raise PkiError(f"{path}: no CRL in PEM form")
     try:
         return [load_pem_x509_crl(pem) for pem in found]
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except ODD as error:
         raise _unreadable(path, "no CRL in PEM form", error) from error
 
 

@@ -9,15 +9,14 @@ from cryptography.x509 import (
     CertificateSigningRequest,
     CertificateSigningRequestBuilder,
     DNSName,
-    DuplicateExtension,
     ExtensionNotFound,
     SubjectAlternativeName,
-    UnsupportedGeneralNameType,
 )
 from cryptography.x509.oid import NameOID
 
 from fabricd.model import NAME_PATTERN
 from fabricd.pki.authority import Grant
+from fabricd.pki.certificate import ODD
 from fabricd.pki.fault import PkiError
 from fabricd.pki.keys import PrivateKey, PublicKey, hash_for, usable
 
@@ -39,9 +38,13 @@ def requested_name(request: CertificateSigningRequest) -> str:
         names = extension.value.get_values_for_type(DNSName)
     except ExtensionNotFound:
         names = []
-    except (ValueError, DuplicateExtension, UnsupportedGeneralNameType) as error:
+    except ODD as error:
         raise PkiError(f"extensions that can't be read: {error}") from error
-    names += [str(cn.value) for cn in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    try:
+        subject = request.subject
+    except ODD as error:
+        raise PkiError(f"a subject that can't be read: {error}") from error
+    names += [str(cn.value) for cn in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     for name in names:
         if re.fullmatch(NAME_PATTERN, name):
             return name

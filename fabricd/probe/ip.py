@@ -1,7 +1,7 @@
-"""What iproute2 tells: where a packet would go, XFRM policies, who answers on a link.
+"""What iproute2 tells: where a packet would go, XFRM policies and SAs, who answers on a link.
 
-Formats: `ip -j route get` and `ip -j neighbour` (ip-route(8), ip-neighbour(8)), `ip xfrm policy`,
-which has no JSON (ip-xfrm(8)).
+Formats: `ip -j route get` and `ip -j neighbour` (ip-route(8), ip-neighbour(8)), `ip xfrm policy`
+and `ip xfrm state`, which have no JSON (ip-xfrm(8)).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from typing import Any, Final
 
 from fabricd.core.facts import Lookup, Policy
+from fabricd.core.machine import KernelSa
 from fabricd.model import Address, network
 from fabricd.probe.tool import run, try_run
 
@@ -89,6 +90,27 @@ def read_policies(text: str) -> list[Policy]:
                 template=f"{template[1]} to {template[2]}" if template else "",
             )
         )
+    return found
+
+
+async def sas() -> frozenset[KernelSa]:
+    """The SAs in the kernel, without their keys. Raises Unavailable."""
+    return frozenset(read_sas(await run("ip", "xfrm", "state", "list", "nokeys")))
+
+
+_SA: Final = re.compile(r"src (\S+) dst (\S+)\n\tproto (esp|ah) spi (0x[0-9a-f]+)")
+_ALGORITHM: Final = re.compile(r"\n\t(aead|enc|auth|auth-trunc) ")
+
+
+def read_sas(text: str) -> list[KernelSa]:
+    """The SAs in what `ip xfrm state` prints. One without an algorithm is still in the making: only
+    its SPI is taken.
+    """
+    found = []
+    for block in re.split(r"\n(?=src )", text):
+        head = _SA.match(block)
+        if head is not None and _ALGORITHM.search(block):
+            found.append(KernelSa(head[1], head[2], head[3], int(head[4], 16)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The node's own tools, run to their end: iproute2 and nft."""
+"""The node's own tools, run to their end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from fabricd.errors import Unavailable
 TIMEOUT: Final = 10.0
 """Seconds for one tool."""
 
-PACKAGES: Final = {"ip": "iproute2", "nft": "nftables"}
+PACKAGES: Final = {
+    "ip": "iproute2",
+    "nft": "nftables",
+    "ss": "iproute2",
+    "unshare": "util-linux",
+}
 """Debian's names."""
 
 

@@ -18,7 +18,7 @@ import grpc
 
 from fabricd.core.events import FOLDERS, Delete, Put
 from fabricd.sources.etcd_client import EtcdClient, Refused
-from fabricd.sources.etcd_proto import DELETE_RANGE, PUT, RANGE
+from fabricd.sources.etcd_proto import DELETE_RANGE, PUT, RANGE, Method
 from fabricd.sources.etcd_watch import watch
 
 PAGE: Final = 1000
@@ -117,29 +117,35 @@ class EtcdRecords:
             deliver=transaction,
         )
 
+    async def value(self, key: str) -> bytes | None:
+        """What one key holds, if it is there."""
+        answer = await self._read(self._prefix + key.encode(), b"", 0)
+        return bytes(answer.kvs[0].value) if answer.kvs else None
+
     async def put(self, key: str, value: bytes, lease: int = 0) -> None:
         """Write one key."""
         request = PUT.request(key=self._prefix + key.encode(), value=value, lease=lease)
-        await self._client.call(PUT, request)
+        await self._call(PUT, request, f"write on {self._prefix.decode()}{key}")
 
     async def delete(self, key: str) -> bool:
         """Delete one key; False: it was not there."""
         request = DELETE_RANGE.request(key=self._prefix + key.encode())
-        return bool((await self._client.call(DELETE_RANGE, request)).deleted)
+        right = f"write on {self._prefix.decode()}{key}"
+        return bool((await self._call(DELETE_RANGE, request, right)).deleted)
 
     async def _read(self, key: bytes, end: bytes, revision: int) -> Any:
         request = RANGE.request(key=key, range_end=end, limit=PAGE, revision=revision)
+        return await self._call(RANGE, request, f"read on the prefix {self._prefix.decode()}")
+
+    async def _call(self, method: Method, request: Any, right: str) -> Any:
+        """Ask; `right` is what the user of etcd needs for it."""
         try:
-            return await self._client.call(RANGE, request)
+            return await self._client.call(method, request)
         except Refused as error:
             if error.code is not grpc.StatusCode.PERMISSION_DENIED:
                 raise
-            raise Refused(
-                f"{error.reason}: the user needs a role with read on the prefix "
-                f"{self._prefix.decode()}",
-                error.code,
-                error.details,
-            ) from error
+            reason = f"{error.reason}: the user needs a role with {right} (docs/etcd.md)"
+            raise Refused(reason, error.code, error.details) from error
 
     def _change_of(self, event: Any) -> Put | Delete:
         return Delete(self._name(event.kv)) if event.type == DELETED else self._put_of(event.kv)

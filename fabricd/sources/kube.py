@@ -29,6 +29,7 @@ from fabricd.sources.kube_records import (
     NODES,
     KubeCommunity,
     KubeNode,
+    place,
     put_of_community,
     put_of_node,
 )
@@ -109,6 +110,10 @@ class KubeStore(Store):
     async def publish(self, key: str, value: bytes) -> None:
         """Write the Node's FabricNode, which lasts as long as the Node."""
         await self._status.publish(key, value)
+
+    def place(self, key: str, field: str) -> str:
+        """The label, annotation or field of a Node."""
+        return place(field) if key.startswith(f"{NODES}/") else ""
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -156,7 +156,7 @@ class StatusWriter:
                 "apiVersion": "v1",
                 "kind": "Node",
                 "name": name,
-                "uid": node.metadata.uid,
+                "uid": name,  # as kubelets have it: kubectl before 1.24 shows no other
             },
             "type": "Warning",
             "reason": "RecordRejected",
@@ -179,15 +179,10 @@ class StatusWriter:
 def status_of(document: dict[str, Any]) -> dict[str, Any]:
     """`status` of a FabricNode: the document, and what its columns show."""
     peers = document.get("peers", [])
-    rejected = document.get("rejected", [])
-    where = [
-        {**item, "at": place(item["field"])} if f"/{NODES}/" in f"/{item['key']}" else item
-        for item in rejected
-    ]
     return {
         "peers": len(peers),
         "up": sum(1 for peer in peers if peer.get("up")),
-        "rejected": len(rejected),
+        "rejected": len(document.get("rejected", [])),
         "synced": bool(document.get("synced")),
-        "document": {**document, "rejected": where} if rejected else document,
+        "document": document,
     }

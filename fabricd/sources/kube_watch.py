@@ -189,5 +189,6 @@ class _Lines:
             searched = len(self._rest)
             piece = await self._answer.read()
             if not piece:
-                return bytes(self._rest) or None
+                rest, self._rest = bytes(self._rest).strip(), bytearray()
+                return rest or None
             self._rest += piece

@@ -51,6 +51,10 @@ class Store(Protocol):
         """Write `status/NAME`, to last as long as this process if the store can do that."""
         ...
 
+    def place(self, key: str, field: str) -> str:  # noqa: ARG002 - most need neither
+        """Where a field of a record stands, for people; empty: where its key says."""
+        return ""
+
     async def aclose(self) -> None:
         """Let go of connections. What was published stays until it runs out."""
         ...

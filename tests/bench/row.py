@@ -13,17 +13,24 @@ class Row:
     name: str
     value: float
     floor: float | None
-    """None: the aim is on the value itself."""
+    """None: there is nothing to compare it with."""
     aim: float
     unit: str
+    absolute: bool = False
+    """The aim is on the value itself, though there is a floor to compare it with."""
+    least: bool = False
+    """The aim is the least that is enough, not the most that is allowed."""
+    note: str = ""
+    """How it was come by, where that is not obvious."""
 
     @property
     def ratio(self) -> float | None:
-        return self.value / self.floor if self.floor is not None else None
+        return self.value / self.floor if self.floor else None
 
     @property
     def met(self) -> bool:
-        return (self.value if self.ratio is None else self.ratio) <= self.aim
+        judged = self.value if self.ratio is None or self.absolute else self.ratio
+        return judged >= self.aim if self.least else judged <= self.aim
 
     def document(self) -> dict[str, Any]:
         return {
@@ -33,13 +40,21 @@ class Row:
             "unit": self.unit,
             "ratio": self.ratio,
             "aim": self.aim,
+            "aim_is": ("at least " if self.least else "at most ")
+            + ("value" if self.ratio is None or self.absolute else "ratio"),
             "met": self.met,
+            "note": self.note,
         }
 
     def cells(self) -> tuple[str, ...]:
         """For the table: row, fabricd, floor, ratio, aim, verdict."""
-        floor = f"{self.floor:.1f} {self.unit}" if self.floor is not None else ""
-        ratio = f"{self.ratio:.2f}" if self.ratio is not None else ""
-        aim = f"≤ {self.aim:g}" + ("" if self.ratio is not None else f" {self.unit}")
+        floor = f"{_short(self.floor)} {self.unit}" if self.floor is not None else ""
+        ratio = f"{self.ratio:.{2 if self.ratio >= 0.1 else 4}f}" if self.ratio is not None else ""
+        unit = f" {self.unit}" if self.ratio is None or self.absolute else ""
+        aim = f"{'≥' if self.least else '≤'} {self.aim:g}{unit}"
         verdict = "ok" if self.met else "missed"
-        return self.name, f"{self.value:.1f} {self.unit}", floor, ratio, aim, verdict
+        return self.name, f"{_short(self.value)} {self.unit}", floor, ratio, aim, verdict
+
+
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 10 or value == int(value) else f"{value:.2f}"

@@ -7,31 +7,19 @@ not a reason to skip.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab import rundir, uml
+from lab import uml
 from lab.process import tail
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def share() -> Iterator[Path]:
-    """A directory that the guest can write to: not below /run, which it has to itself."""
-    directory = rundir.make("uml-", Path("/tmp"))
-    yield directory
-    rundir.remove(directory)
+from tests.kernel.inside import ENVIRONMENT, ROOT, run_tests
 
 
 @pytest.mark.skipif(not uml.installed(), reason="user-mode-linux is not installed")
 def test_the_demo_holds_with_the_kernels_esp(share: Path) -> None:
     demo = (sys.executable, "-m", "lab", "demo", "--esp", "kernel")
-    env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'contrib'}"}
-
-    result = uml.run(demo, share, directory=ROOT, env=env)
+    result = uml.run(demo, share, directory=ROOT, env=ENVIRONMENT)
 
     assert result.status == 0, f"{result.output}\n{tail(share / 'uml.log')}"
     assert "with the kernel's ESP" in result.output
@@ -42,11 +30,5 @@ def test_the_demo_holds_with_the_kernels_esp(share: Path) -> None:
 
 @pytest.mark.skipif(not uml.installed(), reason="user-mode-linux is not installed")
 def test_certificates_and_cas_change_without_a_lost_ping(share: Path) -> None:
-    pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    tests = ("tests/lab/test_identity.py", "-k", "renewed or change_of_cas")
-    env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'contrib'}", "PYTHONDONTWRITEBYTECODE": "1"}
-
-    result = uml.run((*pytest_, *tests), share, directory=ROOT, env=env)
-
-    assert result.status == 0, f"{result.output}\n{tail(share / 'uml.log')}"
-    assert "3 passed" in result.output
+    report = run_tests(share, "tests/lab/test_identity.py", "renewed or change_of_cas")
+    assert "3 passed" in report

@@ -15,6 +15,8 @@ from lab.fabric import Fabric
 from lab.netns import Namespace, veth
 from lab.pki import Authority, Credentials
 from lab.process import tail
+from tests.lab import purged
+from tests.lab.observe import whole_fabric
 
 
 @pytest.fixture
@@ -56,21 +58,29 @@ class CharonPair:
     right_credentials: Credentials
 
 
+@pytest.fixture(scope="session")
+def certified(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Authority, Credentials, Credentials]:
+    """A CA, left's and right's credentials: made once, as that takes longer than a test."""
+    authority = Authority(tmp_path_factory.mktemp("certified") / "pki")
+    return authority, authority.issue("left"), authority.issue("right")
+
+
 @pytest.fixture
-def charon_pair(run_dir: Path, namespace: Callable[[str], Namespace]) -> CharonPair:
+def charon_pair(
+    run_dir: Path,
+    namespace: Callable[[str], Namespace],
+    certified: tuple[Authority, Credentials, Credentials],
+) -> CharonPair:
     left, right = namespace("left"), namespace("right")
     veth(left, "u0", right, "u0")
     left.add_address("u0", "192.0.2.1/24")
     right.add_address("u0", "192.0.2.2/24")
     left.add_address("lo", "2.2.2.1/27")
     right.add_address("lo", "2.2.2.33/27")
-    authority = Authority(run_dir / "pki")
     pair = CharonPair(
-        left=Charon(left, run_dir, name="left"),
-        right=Charon(right, run_dir, name="right"),
-        authority=authority,
-        left_credentials=authority.issue("left"),
-        right_credentials=authority.issue("right"),
+        Charon(left, run_dir, name="left"), Charon(right, run_dir, name="right"), *certified
     )
     pair.left.start()
     pair.right.start()
@@ -80,14 +90,8 @@ def charon_pair(run_dir: Path, namespace: Callable[[str], Namespace]) -> CharonP
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
     """The whole fabric, converged; one for all tests of a module."""
-    run = rundir.make("lt-")
-    try:
-        whole = Fabric(f"{run.name}-", run)
-        whole.start_all()
-        whole.wait_converged()
+    with whole_fabric() as whole:
         yield whole
-    finally:
-        rundir.remove(run)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,6 +101,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     arguments = getattr(item, "funcargs", {})
     runs = [arguments["run_dir"]] if "run_dir" in arguments else []
     runs += [value.run for value in arguments.values() if isinstance(value, Fabric)]
+    if report.failed:
+        purged.failed.update(runs)
     for run in runs if report.failed else ():
         for log in sorted(run.glob("*.log")):
             report.sections.append((log.name, tail(log, 40)))

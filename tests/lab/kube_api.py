@@ -51,12 +51,32 @@ class Kind:
 
 KINDS = {
     "/api/v1/nodes": Kind("nodes", "Node", "v1", has_status=False),
-    "/api/v1/namespaces/default/events": Kind("events", "Event", "v1", has_status=False),
+    "/api/v1/namespaces/default/events": Kind(
+        "events", "Event", "v1", namespaced=True, has_status=False
+    ),
     "/apis/fabricd.io/v1/communities": Kind(
         "communities", "Community", "fabricd.io/v1", has_status=False
     ),
     "/apis/fabricd.io/v1/fabricnodes": Kind("fabricnodes", "FabricNode", "fabricd.io/v1"),
 }
+
+CRDS = "customresourcedefinitions"
+
+
+def path_of(version: str, plural: str, namespace: str = "") -> str:
+    """Where objects of a kind are."""
+    within = f"/namespaces/{namespace}" if namespace else ""
+    return f"/{'apis' if '/' in version else 'api'}/{version}{within}/{plural}"
+
+
+def defined(crd: Object) -> tuple[str, Kind]:
+    """The kind of a CustomResourceDefinition, and its path."""
+    spec, names = crd["spec"], crd["spec"]["names"]
+    [served] = spec["versions"]
+    version = f"{spec['group']}/{served['name']}"
+    has_status = "status" in served.get("subresources", {})
+    kind = Kind(names["plural"], names["kind"], version, has_status=has_status)
+    return path_of(version, kind.plural), kind
 
 
 @dataclass
@@ -138,6 +158,8 @@ class KubeApi:
             value.pop("status", None)
         value["metadata"]["uid"] = f"uid-{self.version + 1}"
         value["metadata"].setdefault("creationTimestamp", self.clock())
+        if kind.plural == CRDS:
+            self.kinds.update([defined(value)])
         return self._store(kind, "ADDED", value)
 
     def replace(self, kind: Kind, name: str, value: Object) -> Object:
@@ -245,6 +267,13 @@ def merge_patch(old: Any, patch: Any) -> Any:
         else:
             result[key] = merge_patch(result.get(key), value)
     return result
+
+
+def is_plain(patch: Any) -> bool:
+    """Whether a strategic merge patch says what a merge patch (RFC 7386) would."""
+    if isinstance(patch, dict):
+        return all(key[:1] != "$" and is_plain(value) for key, value in patch.items())
+    return not isinstance(patch, list)
 
 
 def _json_patch(old: Object, patch: list[Object]) -> Object:

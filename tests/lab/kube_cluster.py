@@ -8,9 +8,10 @@ import json
 import random
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import trio
@@ -19,7 +20,7 @@ from fabricd.core.events import Changed, Event, Listed, Put
 from fabricd.sources import Store
 from fabricd.sources.kube import KubeStore
 from fabricd.sources.kube_access import Kubeconfig
-from tests.lab.kube_api import KINDS, KubeApi, Object
+from tests.lab.kube_api import KINDS, Kind, KubeApi, Object
 from tests.lab.kube_pki import KubePki
 from tests.lab.kube_server import KubeServer
 
@@ -29,15 +30,20 @@ TOKEN = "token-of-the-operator"
 
 
 class KubeCluster:
-    """An API server with TLS, its proxy, and a kubeconfig for it."""
+    """An API server with TLS and these kinds, its proxy, and a kubeconfig for it."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nursery: trio.Nursery,
+        kinds: Mapping[str, Kind] = MappingProxyType(KINDS),
+    ) -> None:
         self.pki = KubePki(folder)
         self.pki.server("127.0.0.1")
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.pki.ca)
         tls.load_cert_chain(folder / "server.crt", folder / "server.key")
         tls.verify_mode = ssl.CERT_OPTIONAL
-        self.api = KubeApi()
+        self.api = KubeApi(dict(kinds))
         self.server = KubeServer(self.api, tls, tokens={TOKEN: "operator"})
         self.proxy = Proxy(nursery, self.server.serve)
         self.kubeconfig = self.pki.kubeconfig(self.proxy.url, token=TOKEN)

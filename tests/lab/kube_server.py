@@ -15,17 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import h11
 import trio
 
-from tests.lab.kube_api import ApiError, Kind, KubeApi, Object
+from tests.lab.kube_api import ApiError, Kind, KubeApi, Object, is_plain
+from tests.lab.kube_discovery import discovered, selected, table
+from tests.lab.kube_http import Request, receive, send
 
 SOCKET = "operator.sock"
-
-Request = tuple[str, str, dict[str, str], dict[str, str], bytes]
-"""Method, path, query, headers, body."""
 
 
 @dataclass
@@ -88,7 +86,7 @@ class KubeServer:
     async def _converse(self, stream: trio.abc.Stream, user: str) -> None:
         try:
             conn = h11.Connection(h11.SERVER)
-            while (request := await _receive(conn, stream)) is not None:
+            while (request := await receive(conn, stream)) is not None:
                 await self._answer(conn, stream, request, user)
                 if conn.our_state is not h11.DONE:
                     return
@@ -101,27 +99,32 @@ class KubeServer:
     async def _answer(
         self, conn: h11.Connection, stream: trio.abc.Stream, request: Request, user: str
     ) -> None:
-        method, path, query, headers, body = request
+        method, path, query, headers, _ = request
         asked = "&".join(f"{k}={v}" for k, v in query.items())
         self.requests.append(f"{method} {path}" + (f"?{asked}" if asked else ""))
         self._asked.unpark_all()
         try:
             user = self._authenticated(headers, user)
+            if (found := discovered(self.api, path)) is not None:
+                await send(conn, stream, 200, *found)
+                return
             kind, name, part = self._route(path)
             watching = query.get("watch") == "true"
             self._authorize(user, method, kind, part, many=not name, watching=watching)
             if watching:
                 await self._watch(conn, stream, kind, query)
                 return
-            code, answer = 200, self._carry_out(method, kind, name, part, query, body)
+            code, answer = 200, self._carry_out(request, kind, name, part)
+            if "as=Table" in headers.get("accept", ""):
+                answer = table(self.api, kind, answer)
             if method == "POST":
                 code = 201
         except ApiError as error:
             code, answer = error.code, error.status()
         except NotInstalledError:
-            await _send(conn, stream, 404, b"404 page not found\n", "text/plain; charset=utf-8")
+            await send(conn, stream, 404, b"404 page not found\n", "text/plain; charset=utf-8")
             return
-        await _send(conn, stream, code, json.dumps(answer).encode() + b"\n", "application/json")
+        await send(conn, stream, code, json.dumps(answer).encode() + b"\n", "application/json")
 
     def _authenticated(self, headers: dict[str, str], user: str) -> str:
         kind, _, token = headers.get("authorization", "").partition(" ")
@@ -148,15 +151,15 @@ class KubeServer:
 
     def _route(self, path: str) -> tuple[Kind, str, str]:
         """Kind, name and subresource that a path is about."""
-        for prefix, kind in self.api.kinds.items():
+        # Objects in a namespace have a path that begins like the namespace's own.
+        for prefix, kind in sorted(self.api.kinds.items(), reverse=True):
             if path == prefix or path.startswith(f"{prefix}/"):
                 name, _, part = path.removeprefix(prefix).strip("/").partition("/")
                 return kind, name, part
         raise NotInstalledError
 
-    def _carry_out(
-        self, method: str, kind: Kind, name: str, part: str, query: dict[str, str], body: bytes
-    ) -> Object:
+    def _carry_out(self, request: Request, kind: Kind, name: str, part: str) -> Object:
+        method, _, query, headers, body = request
         value: Any = json.loads(body) if body else None
         if method == "GET" and not name:
             if int(query.get("resourceVersion") or 0) > self.api.version:
@@ -165,7 +168,10 @@ class KubeServer:
             if query.get("continue") and self.expire_pages:
                 self.api.compact()
             limit = int(query["limit"]) if "limit" in query else None
-            return self.api.list(kind, limit, query.get("continue", ""))
+            answer = self.api.list(kind, limit, query.get("continue", ""))
+            if "fieldSelector" in query:
+                answer["items"] = selected(answer["items"], query["fieldSelector"])
+            return answer
         match method:
             case "GET":
                 return self.api.get(kind, name)
@@ -174,6 +180,8 @@ class KubeServer:
             case "PUT":
                 return self.api.replace(kind, name, value)
             case "PATCH":
+                if "strategic" in headers.get("content-type", "") and not is_plain(value):
+                    raise ApiError(415, "UnsupportedMediaType", "lists are not merged here")
                 return self.api.patch(kind, name, value, status=part == "status")
             case "DELETE":
                 self.api.delete(kind, name)
@@ -238,38 +246,6 @@ def _common_name(certificate: Any) -> str:
             if name == "commonName":
                 return str(value)
     return ""
-
-
-async def _receive(conn: h11.Connection, stream: trio.abc.Stream) -> Request | None:
-    head: h11.Request | None = None
-    body = b""
-    while True:
-        event = conn.next_event()
-        if event is h11.NEED_DATA:
-            conn.receive_data(bytes(await stream.receive_some(65536)))
-        elif isinstance(event, h11.Request):
-            head = event
-        elif isinstance(event, h11.Data):
-            body += bytes(event.data)
-        elif isinstance(event, h11.EndOfMessage) and head is not None:
-            parts = urlsplit(head.target.decode())
-            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-            headers = {name.decode(): value.decode() for name, value in head.headers}
-            return head.method.decode(), parts.path, query, headers, body
-        else:
-            return None
-
-
-async def _send(
-    conn: h11.Connection, stream: trio.abc.Stream, code: int, body: bytes, content_type: str
-) -> None:
-    headers = [("content-type", content_type), ("content-length", str(len(body)))]
-    events = (
-        h11.Response(status_code=code, headers=headers),
-        h11.Data(data=body),
-        h11.EndOfMessage(),
-    )
-    await stream.send_all(b"".join(conn.send(event) or b"" for event in events))
 
 
 # ---------------------------------------------------------------- as a program

@@ -25,6 +25,11 @@ def make(node: FabricNode) -> None:
     """Make one of each sort on a node."""
     for words in BY_IP:
         node.namespace.ip(*words.split())
+    load(node)
+
+
+def load(node: FabricNode) -> None:
+    """Those in charon, which loses them when it ends."""
     authority = Authority(node.charon.run_dir / f"{node.name}-other-pki")
     with session(node.charon) as asked:
         asked.load_authority({AUTHORITY: {"cacert": authority.cert.read_bytes()}})

@@ -14,6 +14,7 @@ import pytest
 from fabricd.calico.datastore import Datastore
 from fabricd.sources import parse_endpoint
 from fabricd.sources.etcd_client import Credentials, EtcdClient
+from lab.bird import TUNNEL
 from lab.etcd import Etcd
 from lab.fabric import Fabric
 from lab.process import CommandError, wait_until
@@ -65,6 +66,11 @@ FABRIC_POOL: dict[str, Any] = {
 """Made by hand, as an operator may have done before."""
 
 
+def uplink(fabric: Fabric) -> str:
+    """By which link node2 reaches node1's pods, and so the edges."""
+    return TUNNEL if fabric.ipip else "eth0"
+
+
 def learned(fabric: Fabric) -> dict[str, Any]:
     return fabric.birds["node2"].learned()
 
@@ -105,8 +111,9 @@ def refused(fabric: Fabric, node: str, *arguments: str) -> str:
 
 
 def test_another_node_of_the_cluster_learns_the_way_to_the_edges(fabric: Fabric) -> None:
+    print(fabric.namespaces["node2"].ip("route", "show", "proto", "bird"))
     route = learned(fabric)["2.0.0.0/8"]
-    assert (route["gateway"], route["dev"]) == (UNDERLAY["node1"], "eth0")
+    assert (route["gateway"], route["dev"]) == (UNDERLAY["node1"], uplink(fabric))
     assert "2.0.0.0/8" not in fabric.namespaces["node2"].ip("route", "show", "proto", "static")
     assert fabric.ping("pod-edge3", "pod-node2") == 0
 
@@ -281,7 +288,7 @@ def test_all_is_right_on_another_node(fabric: Fabric, pool: None) -> None:
     assert (document["node"], document["gateway"], faults(document)) == ("node2", False, {})
     assert {row["name"]: row["detail"] for row in document["checks"]} == {
         "pool fabric-pool": "2.0.0.0/8, disabled",
-        "route 2.0.0.0/8": "2.0.0.0/8 via 10.20.8.141 dev eth0 proto bird",
+        "route 2.0.0.0/8": f"2.0.0.0/8 via 10.20.8.141 dev {uplink(fabric)} proto bird",
         "forwarding ipv4": "net.ipv4.ip_forward = 1",
         "snat": "no rule changes the source",
     }

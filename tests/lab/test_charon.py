@@ -259,6 +259,19 @@ async def test_initiate_installs_the_child_sa_on_both_sides(left: Node, right: N
     assert ours_child.remote == theirs_child.local == {RIGHT}
 
 
+async def test_a_look_at_one_connection_shows_the_certificate_that_its_peer_has_shown(
+    left: Node, right: Node
+) -> None:
+    await left.load()
+    await right.load()
+    before = await left.charon.observe()
+    await left.charon.initiate(left.tunnel, SOON)
+    after = await left.charon.observe({left.conn.name}, before)
+    assert len(after.of(left.conn.name)) == 1
+    assert len(after.certificates - before.certificates) == 1
+    assert after.certificates == (await left.charon.observe()).certificates
+
+
 async def test_initiating_what_is_up_is_no_error_and_changes_nothing(
     left: Node, right: Node
 ) -> None:

@@ -580,6 +580,8 @@ async def test_what_is_published_lasts_while_its_owner_lives(
         await in_thread(lambda: published(etcd, "edge1"), "the status is written again")
         await store.publish("status/edge1", b"still up")
         assert published(etcd, "edge1") == "still up"
+        assert etcd.ctl("del", f"{PREFIX}/status/edge1") == "1\n"
+        await in_thread(lambda: published(etcd, "edge1"), "deleted by hand it is written again")
     await in_thread(lambda: not published(etcd, "edge1"), "its owner is gone")
 
 

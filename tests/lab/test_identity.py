@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
-from lab import rundir
 from lab.fabric import Fabric
 from lab.pki import Authority, Credentials, FirstAuthority
 from lab.process import command, wait_until
 from lab.topology import RECORDS
-from tests.lab.observe import SOON, sas, status, wait_converged, wait_status
+from tests.lab.observe import SOON, sas, status, wait_converged, wait_status, whole_fabric
 from tests.lab.pings import no_ping_lost, ping_taken_over
 
 PATHS = ("c1", "c2", "c3")
@@ -102,7 +102,9 @@ def test_a_change_of_cas_loses_no_ping(fabric: Fabric) -> None:
     fabric.authority = new
     for name in fabric.nodes:
         assert fabric.fabricctl(name, "plan") == "nothing to do\n"
-        assert status(fabric, name)["warnings"] == []
+        # The kernel of User Mode Linux has no nftables for IP.
+        warnings = [w for w in status(fabric, name)["warnings"] if "nftables can't" not in w]
+        assert warnings == []
 
 
 def wait_authorities(fabric: Fabric, count: int) -> None:
@@ -271,14 +273,8 @@ def test_a_record_that_claims_anothers_subnet_gets_no_traffic_for_it(fabric: Fab
 @pytest.fixture
 def first_fabric() -> Iterator[Fabric]:
     """With the proof of concept's own certificates: RSA, no address blocks."""
-    run = rundir.make("lt-")
-    try:
-        whole = Fabric(f"{run.name}-", run, authority=FirstAuthority)
-        whole.start_all()
-        whole.wait_converged()
+    with whole_fabric(authority=partial(FirstAuthority, size=2048)) as whole:
         yield whole
-    finally:
-        rundir.remove(run)
 
 
 def test_without_address_blocks_whoever_writes_etcd_gets_it(first_fabric: Fabric) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
@@ -11,7 +10,6 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from itertools import count
 
 import pytest
 import trio
@@ -24,40 +22,24 @@ from fabricd.errors import Unavailable
 from fabricd.kernel import Kernel, routes
 from fabricd.kernel.netlink import Netlink
 from fabricd.model import Address, Prefix, prefix
+from lab.netns import Namespace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/no/such/switch")
-BRIDGE = Link("br-edge", "bridge", up=True, alias=LINK_ALIAS)
+BRIDGE = Link("br-edge", "bridge", up=True, alias=LINK_ALIAS, mtu=1500)
 DOWN = replace(BRIDGE, up=False)
 ADDRESS4 = IfAddress("br-edge", "2.2.2.1/27", NUMBER)
 ADDRESS6 = IfAddress("br-edge", "fd00:2::1/64", NUMBER)
 SOURCE4, SOURCE6 = Address("2.2.2.1"), Address("fd00:2::1")
 
-_numbers = count()
-
-
-def enter(namespace: int) -> None:
-    """Move the calling thread; sockets and /proc/sys/net follow it (os.setns: Python 3.12)."""
-    if ctypes.CDLL(None, use_errno=True).setns(namespace, 0) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
 
 @pytest.fixture
-def netns() -> Iterator[str]:
+def netns(namespace: Callable[[str], Namespace]) -> Iterator[str]:
     """A namespace around the test's thread."""
-    name = f"fabric-kernel-{os.getpid()}-{next(_numbers)}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    away = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        enter(away)
-        yield name
-    finally:
-        enter(home)
-        os.close(home)
-        os.close(away)
-        subprocess.run(["ip", "netns", "delete", name], check=True)
+    made = namespace("kernel")
+    with made.around_thread():
+        yield made.name
 
 
 @pytest.fixture
@@ -139,7 +121,7 @@ async def test_a_link_of_somebody_else_is_seen_but_neither_taken_nor_removed(
     kernel: Kernel, ip: Callable[[str], str]
 ) -> None:
     ip("link add br-edge type bridge")
-    foreign = Link("br-edge", "bridge", up=False)
+    foreign = Link("br-edge", "bridge", up=False, mtu=1500)
     (refused,) = await apply(kernel, (Kind.LINK_ADD, BRIDGE))
     assert refused.startswith("link.add br-edge: EEXIST (another bridge link has this name")
     assert await apply(kernel, (Kind.LINK_REMOVE, BRIDGE)) == []
@@ -313,6 +295,20 @@ async def test_the_kernel_itself_leaves_out_the_routes_of_others(
     netlink.close()
 
 
+async def test_where_bird_s_routes_in_the_main_table_lead_is_seen(
+    kernel: Kernel, ip: Callable[[str], str]
+) -> None:
+    await bridge_up(kernel)
+    assert (await kernel.observe()).learned == set()
+    ip("route add 2.2.2.32/28 via 2.2.2.9 protocol bird")
+    ip("route add 2.2.2.48/28 protocol bird nexthop via 2.2.2.9 nexthop via 2.2.2.10")
+    ip("route add fd00:3::/64 via fd00:2::9 protocol bird")
+    ip("route add 2.2.2.64/28 via 2.2.2.9 protocol static")
+    ip("route add 2.2.2.80/28 via 2.2.2.9 protocol bird table 77")
+    ip("route add unreachable 2.2.2.96/28 protocol bird")
+    assert (await kernel.observe()).learned == {"2.2.2.32/28", "2.2.2.48/28", "fd00:3::/64"}
+
+
 async def test_a_route_bent_to_a_gateway_is_seen_as_bent_and_set_right(
     kernel: Kernel, ip: Callable[[str], str]
 ) -> None:
@@ -349,6 +345,57 @@ async def test_a_removal_that_comes_too_late_leaves_the_dead_end_behind(kernel: 
     steps = [(Kind.ROUTE_SET, tunnel), (Kind.ROUTE_SET, behind)]
     assert await apply(kernel, *steps, *[(Kind.ROUTE_REMOVE, tunnel)] * 2) == []
     assert routes_of(await kernel.observe()) == {behind}
+
+
+@pytest.mark.parametrize(
+    ("text", "metric"), [("2.2.2.32/27", 0), ("fd00:3::/64", 1024)], ids=["IPv4", "IPv6"]
+)
+async def test_what_another_has_put_in_the_place_of_ours_since_the_last_look_is_left_alone(
+    kernel: Kernel, ip: Callable[[str], str], text: str, metric: int
+) -> None:
+    await bridge_up(kernel)
+    mine = route(text, metric)
+    assert await apply(kernel, (Kind.ROUTE_SET, mine)) == []
+    assert routes_of(await kernel.observe()) == {mine}
+    ip(f"route replace {text} dev br-edge table 198 protocol static metric {metric}")
+    changed = dead_end(text, RouteKind.UNREACHABLE, metric)
+    (refused,) = await apply(kernel, (Kind.ROUTE_SET, changed))
+    assert "EEXIST (another program has a route to the same prefix: remove it)" in refused
+    family = "-6" if ":" in text else "-4"
+    assert "dev br-edge proto static" in ip(f"{family} route show table 198 {text}")
+
+
+async def test_routes_that_are_gone_changed_and_new_since_the_last_look_are_all_set(
+    kernel: Kernel, ip: Callable[[str], str]
+) -> None:
+    await bridge_up(kernel)
+    bare = [route(f"10.0.{number}.0/24") for number in range(200)]
+    gone, changed, new, came = bare[:50], bare[50:100], bare[100:150], bare[150:]
+    assert await apply(kernel, *[(Kind.ROUTE_SET, item) for item in gone + changed]) == []
+    assert routes_of(await kernel.observe()) == {*gone, *changed}
+    for item in gone:
+        ip(f"route del {item.prefix} table 198")
+    for item in came:
+        ip(f"route add unreachable {item.prefix} table 198 protocol 198")
+    wanted = [replace(item, source=SOURCE4) for item in (*gone, *changed, *new, *came)]
+    assert await apply(kernel, *[(Kind.ROUTE_SET, item) for item in wanted]) == []
+    assert routes_of(await kernel.observe()) == set(wanted)
+
+
+async def test_a_route_that_stays_is_not_read_anew_unless_its_link_has_another_name(
+    kernel: Kernel, ip: Callable[[str], str]
+) -> None:
+    await bridge_up(kernel)
+    wanted = route("2.2.2.32/27")
+    assert await apply(kernel, (Kind.ROUTE_SET, wanted)) == []
+    first, second = [(await kernel.observe()).routes for _ in range(2)]
+    assert first == second == {wanted.key: wanted}
+    assert first[wanted.key] is second[wanted.key]
+    ip("link set br-edge down")  # which takes the route with it
+    ip("link set br-edge name other")
+    ip("link set other up")
+    ip("route add 2.2.2.32/27 dev other table 198 protocol 198")
+    assert routes_of(await kernel.observe()) == {replace(wanted, link="other")}
 
 
 async def test_one_bad_route_in_a_thousand_is_the_only_one_refused(kernel: Kernel) -> None:

@@ -198,6 +198,8 @@ def test_a_wrong_annotation_is_an_event_and_the_good_version_stays_in_force(
             seen = wait_status(fabric, name, "rejects it", lambda seen: seen["rejected"])
             [item] = seen["rejected"]
             assert (item["key"], item["field"]) == ("/fabric/nodes/edge3", "subnets")
+            assert item["at"] == "annotation fabricd.io/subnets or spec.podCIDRs"
+            assert item["at"] in fabric.fabricctl(name, "status")
             assert "an earlier version stays in force" in item["reason"]
         wait_until(lambda: kube.ask("GET", EVENTS)["items"], "an Event", SOON)
         [event] = kube.ask("GET", EVENTS)["items"]

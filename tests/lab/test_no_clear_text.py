@@ -31,17 +31,25 @@ BOTH_WAYS = (
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
-    """Up, and the edges were watched from before fabricd's first start on."""
     with own_fabric() as whole:
-        for name in NODES:
-            whole.namespaces[name].add_route("default", UNDERLAY["node2"])
+        lead_out(whole)
         whole.start_services()
-        for name, record in RECORDS.items():
-            whole.put_record(name, record)
-        with nothing_in_clear(whole, *EDGES):
-            whole.start_daemons()
-            wait_converged(whole)
+        start_in_sight(whole)
         yield whole
+
+
+def lead_out(fabric: Fabric) -> None:
+    for name in NODES:
+        fabric.namespaces[name].add_route("default", UNDERLAY["node2"])
+
+
+def start_in_sight(fabric: Fabric) -> None:
+    """Bring it up; the edges are watched from before fabricd's first start on."""
+    for name, record in RECORDS.items():
+        fabric.put_record(name, record)
+    with nothing_in_clear(fabric, *EDGES):
+        fabric.start_daemons()
+        wait_converged(fabric)
 
 
 @contextmanager
@@ -116,12 +124,13 @@ def kill_charon(fabric: Fabric) -> None:
 
 
 def kill_both(fabric: Fabric) -> None:
-    """Then nobody is there to put anything right."""
+    """Then nobody is there to put anything right. The kernel's own ESP works on by itself."""
     for name in EDGES:
         fabric.kill_fabricd(name)
         fabric.nodes[name].charon.kill()
-    assert fabric.ping("pod-edge2", "pod-node1", 1) == 1
-    assert fabric.ping("pod-edge3", "pod-edge2", 1) == 1
+    lost = 1 if fabric.userspace_esp else 0
+    assert fabric.ping("pod-edge2", "pod-node1", 1) == lost
+    assert fabric.ping("pod-edge3", "pod-edge2", 1) == lost
     for name in EDGES:
         fabric.nodes[name].charon.start()
         fabric.start_fabricd(name)
@@ -143,10 +152,13 @@ def test_nothing_leaves_in_clear(fabric: Fabric, event: Callable[[Fabric], None]
 
 
 def test_a_leak_would_have_been_seen(fabric: Fabric) -> None:
-    leak = ("priority", "100", "to", "2.2.2.32/27", "lookup", "main")
+    """To where no tunnel leads: what is for a tunnel the kernel's own ESP takes on any way."""
+    ip = fabric.namespaces["edge2"].ip
+    ip("route", "add", "2.2.2.64/27", "via", UNDERLAY["node2"], "table", "100")
+    leak = ("priority", "100", "lookup", "100")
     with watched(fabric, "edge2") as clear:
-        fabric.namespaces["edge2"].ip("rule", "add", *leak)
-        assert fabric.ping("pod-edge2", "pod-edge3", 1) == 1
-        fabric.namespaces["edge2"].ip("rule", "delete", *leak)
+        ip("rule", "add", *leak)
+        assert fabric.namespaces["pod-edge2"].lost("2.2.2.66", 1) == 1
+        ip("rule", "delete", *leak)
     [packet] = clear["p-edge2"]
-    assert "2.2.2.2 > 2.2.2.34: ICMP echo request" in packet
+    assert "2.2.2.2 > 2.2.2.66: ICMP echo request" in packet

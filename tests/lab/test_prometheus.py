@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lab.fabric import Fabric
-from lab.process import command, wait_until
+from lab.process import LabError, command, wait_until
 from lab.topology import RECORDS
 from tests.lab.observe import SOON, get, look_again, own_fabric, wait_converged
 from tests.lab.prometheus import Prometheus
@@ -161,4 +162,10 @@ def test_somebody_keeps_removing_a_rule(fabric: Fabric, prometheus: Prometheus) 
 
 def test_every_panel_of_the_dashboard_has_something_to_show(prometheus: Prometheus) -> None:
     """Whatever there is to count has happened by now."""
-    assert [title for title, expr in queries() if not prometheus.query(expr)] == []
+
+    def empty() -> list[str]:
+        return [title for title, expr in queries() if not prometheus.query(expr)]
+
+    with suppress(LabError):
+        wait_until(lambda: not empty(), "everything was scraped", SOON)
+    assert empty() == []

@@ -171,6 +171,7 @@ def test_purge_removes_all_that_is_fabricd_s_and_nothing_else(scene: Scene) -> N
         "rule.remove",
         "route.remove",
         "address.remove",
+        "filter.remove",
         "link.remove",
     }
     assert objects(left.charon) == full

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab.fabric import Fabric
+from lab.fabric import Fabric, FabricNode
 from lab.process import CommandError, wait_until
 from lab.topology import PODS, RECORDS
 from tests.lab import others
@@ -22,7 +22,7 @@ class Scene:
 
     fabric: Fabric
     before: dict[str, Any]
-    """By node: what there was before fabricd first ran."""
+    """By node: what there was before fabricd first ran. No SA of ESP, and no policy."""
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def scene() -> Iterator[Scene]:
 def test_purge_leaves_every_node_as_it_was_before_fabricd_came(scene: Scene) -> None:
     fabric = scene.fabric
     full = whole(fabric)
+    assert all(xfrm(node) for node in fabric.nodes.values()) != fabric.userspace_esp
     with no_ping_lost(fabric, "c1", "c2", "c3"):
         for name in fabric.nodes:
             with pytest.raises(CommandError, match="fabricd runs here") as refused:
@@ -60,3 +61,10 @@ def test_purge_leaves_every_node_as_it_was_before_fabricd_came(scene: Scene) -> 
         assert fabric.fabricctl(name, "purge") == "nothing to do\n"
     # charon takes its own routes, in table 220, away a moment after its SAs.
     wait_until(lambda: whole(fabric) == scene.before, "every node is as it was", SOON)
+    assert not any(xfrm(node) for node in fabric.nodes.values())
+
+
+def xfrm(node: FabricNode) -> str:
+    """The kernel's SAs, and its policies but for those of charon's own sockets."""
+    ip = node.namespace.ip
+    return ip("xfrm", "state") + ip("xfrm", "policy", "list", "nosock")

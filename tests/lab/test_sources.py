@@ -16,6 +16,7 @@ from fabricd.errors import Unavailable
 from fabricd.sources import DirStore, EtcdStore, Store
 from lab.etcd import Etcd, free_port
 from tests.lab.followed import following
+from tests.simulation.store import Client, Records
 
 PREFIX = "/fabric"
 
@@ -103,8 +104,49 @@ class EtcdWorld:
         self.etcd.port, self.etcd.endpoint = port, ours
 
 
-@pytest.fixture(params=["dir", "etcd"])
+class SimulatedWorld:
+    """The store of the simulation: this keeps it from drifting away from the real ones."""
+
+    def __init__(self) -> None:
+        self.records = Records()
+        self.away = False
+        self.number = 0
+
+    def store(self) -> Client:
+        self.number += 1
+        client = self.records.client(f"client {self.number}")
+        client.cut = self.away
+        return client
+
+    def write(self, name: str, value: str) -> None:
+        self.records.commit((name, value.encode()))
+
+    def published(self, name: str) -> str:
+        return json.dumps(self.records.status[f"status/{name}"])
+
+    def go(self) -> None:
+        self._cut(True)
+
+    def come_back(self) -> None:
+        self._cut(False)
+
+    def _cut(self, away: bool) -> None:
+        self.away = away
+        for client in self.records.clients:
+            client.cut = away
+        self.records.tell()
+
+    @contextmanager
+    def behind_its_back(self) -> Iterator[None]:
+        self.away = False
+        yield
+        self.away = True
+
+
+@pytest.fixture(params=["dir", "etcd", "simulated"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    if request.param == "simulated":
+        return SimulatedWorld()
     if request.param == "dir":
         return DirWorld(tmp_path / "records")
     return EtcdWorld(request.getfixturevalue("etcd"))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabricd.core.desired import desired
+from fabricd.core.claims import Claims
+from fabricd.core.desired import Memory, desired
 from fabricd.core.events import Changed, Delete, Event, Listed, Lost, Put
 from fabricd.core.rib import InForce, Rib
 from fabricd.core.surroundings import Surroundings
-from fabricd.model import Role, network
+from fabricd.model import Community, Node, Rejection, Role, network
 from tests.property.strategies import (
     KEYS,
     TEMPLATE,
@@ -65,6 +66,34 @@ def interleavings(draw: st.DrawFn, history: History) -> list[list[Change]]:
     return pieces
 
 
+def _from_scratch(rib: Rib) -> InForce:
+    """All decided at once, the oldest first: what a Rib comes to step by step."""
+    claims = Claims()
+    nodes: dict[str, Node] = {}
+    communities: dict[str, Community] = {}
+    rejected: list[Rejection] = []
+    warnings: list[str] = []
+    ranked = sorted((entry.latest.created, key) for key, entry in rib._entries.items())
+    for rank in ranked:
+        key, entry = rank[1], rib._entries[rank[1]]
+        faults, stays = list(entry.faults), ""
+        for _, record in entry.versions:
+            conflict = claims.conflict(record) if isinstance(record, Node) else None
+            if conflict is not None:
+                faults = faults or [Rejection(key, *conflict)]
+                continue
+            stays = "; an earlier version stays in force"
+            if isinstance(record, Node):
+                claims.add(record, rank)
+                nodes[record.name] = record
+            else:
+                communities[record.name] = record
+            break
+        rejected += [Rejection(fault.key, fault.field, fault.reason + stays) for fault in faults]
+        warnings += entry.warnings
+    return InForce(nodes, communities, tuple(sorted(rejected)), tuple(sorted(warnings)))
+
+
 def _plainly(history: History) -> Rib:
     rib = _rib()
     rib.apply(Listed(()), 0.0)
@@ -81,6 +110,7 @@ def test_order_batching_repetition_and_restarts_do_not_matter(
     rib = _rib()
     rib.apply(Listed(()), 0.0)
     store: dict[str, Put] = {}
+    memory = Memory(around.networks)
     for now, piece in enumerate(data.draw(interleavings(history))):
         for change in piece:
             store.pop(change.key, None)
@@ -91,6 +121,10 @@ def test_order_batching_repetition_and_restarts_do_not_matter(
         if once and data.draw(st.booleans(), label="listed instead"):
             told = Listed(tuple(store.values()))
         rib.apply(told, float(now))
+        assert rib.in_force() == _from_scratch(rib)
+        force = rib.in_force()
+        by_and_by = desired(force.nodes, force.communities, around, memory)
+        assert by_and_by == desired(force.nodes, force.communities, around)
         match data.draw(st.sampled_from(["", "", "repeat", "relist", "lose", "restart"])):
             case "repeat":
                 rib.apply(told, float(now))
@@ -109,7 +143,7 @@ def test_order_batching_repetition_and_restarts_do_not_matter(
     plain = _plainly(history).in_force()
     assert rib.in_force() == plain
     assert not rib.held
-    assert desired(rib.in_force().nodes, rib.in_force().communities, around) == desired(
+    assert desired(rib.in_force().nodes, rib.in_force().communities, around, memory) == desired(
         plain.nodes, plain.communities, around
     )
 

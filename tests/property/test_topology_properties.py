@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 
+from fabricd.core.index import Index
 from fabricd.core.rib import InForce
 from fabricd.core.state import Child
 from fabricd.core.topology import peerings
@@ -18,9 +19,9 @@ def _mirrored(children: frozenset[Child]) -> frozenset[Child]:
 
 @given(forces)
 def test_both_ends_agree(force: InForce) -> None:
+    index = Index.of(force.nodes, force.communities)
     seen = {
-        name: {p.peer.name: p for p in peerings(node, force.nodes, force.communities)}
-        for name, node in force.nodes.items()
+        name: {p.peer.name: p for p in peerings(node, index)} for name, node in force.nodes.items()
     }
     for name, found in seen.items():
         for peer, here in found.items():
@@ -37,8 +38,9 @@ def test_both_ends_agree(force: InForce) -> None:
 @given(forces)
 def test_each_edge_reaches_each_subnet_of_the_cloud_through_one_gateway(force: InForce) -> None:
     clouds = {n for node in force.nodes.values() if node.role == "cloud" for n in node.subnets}
+    index = Index.of(force.nodes, force.communities)
     for edge in (node for node in force.nodes.values() if node.role == "edge"):
-        found = peerings(edge, force.nodes, force.communities)
+        found = peerings(edge, index)
         for subnet in clouds:
             for local in edge.subnets:
                 through = [p for p in found if Child(local, subnet) in p.carried]

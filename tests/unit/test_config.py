@@ -158,6 +158,16 @@ def test_where_the_store_is_reached_outside_the_tunnels(
     assert read('[store]\ntype = "kubernetes"').store_addresses == ("10.233.0.1/32",)
 
 
+def test_probes_are_on_unless_they_are_switched_off() -> None:
+    assert (read("").health.probe, read("").health.port) == (15, 9816)
+    assert read("[health]\nprobe = 0").health.probe == 0
+    assert read("[health]\nprobe = 2.5\nport = 99").health.probe == 2.5
+    assert faults("[health]\nprobe = 0.5") == [
+        "health.probe: 0.5 s is too often: at least 1 s, or 0 for no probes"
+    ]
+    assert keys("[health]\nprobe = -1\nport = 0") == ["health.port", "health.probe"]
+
+
 @pytest.mark.parametrize("share", ["0.25", "1", "1.0"])
 def test_the_share_of_a_sudden_loss(share: str) -> None:
     assert read(f"[store]\nhold_share = {share}").store.hold_share == float(share)
@@ -373,10 +383,13 @@ def test_one_mistake_is_not_told_twice() -> None:
         (
             "[peers]",
             "[peers]: unknown section "
-            "(known: node, store, ike, kernel, fabric, http, control, calico)",
+            "(known: node, store, ike, kernel, fabric, health, http, control, calico, cni)",
         ),
         ("[ike]\nidentitty = 1", "ike.identitty: unknown key, did you mean identity?"),
-        ("[kernel]\nmtu = 1400", "kernel.mtu: unknown key (known: bridge, masquerade)"),
+        (
+            "[kernel]\nspeed = 1400",
+            "kernel.speed: unknown key (known: bridge, masquerade, netns_helper, mtu)",
+        ),
     ],
 )
 def test_an_unknown_word_comes_with_a_hint(text: str, line: str) -> None:

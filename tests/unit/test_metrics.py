@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client.exposition import generate_latest
@@ -35,7 +36,7 @@ CONTRACT = {
     "certificate_expiry_timestamp_seconds": ("gauge", {"subject"}),
 }
 
-BEYOND = {"records_held", "part_available"}
+BEYOND = {"records_held", "part_available", "pods"}
 """Series that the contract asks for without a name, or not at all."""
 
 EXPIRY = {"CN=edge2,O=StrongSwan,C=CN": 1.8e9}
@@ -61,6 +62,7 @@ def status(*peers: dict[str, Any], **more: Any) -> dict[str, Any]:
         "kernel": {"ok": True, "reason": ""},
         "charon": {"ok": False, "reason": "away"},
         "records": {"node": 3, "community": 1},
+        "pods": 2,
         "rejected": [],
         "held": [],
         "peers": list(peers),
@@ -72,11 +74,11 @@ def status(*peers: dict[str, Any], **more: Any) -> dict[str, Any]:
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scrape(metrics: Metrics) -> tuple[dict[str, str], Series]:
+def scrape(metrics: Metrics, said: Mapping[str, Any]) -> tuple[dict[str, str], Series]:
     """Types by the name of the sample, and values by name and labels; without `fabricd_`."""
     types: dict[str, str] = {}
     values: Series = {}
-    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
+    for family in text_string_to_metric_families(generate_latest(metrics.of(said)).decode()):
         assert family.documentation
         for sample in family.samples:
             assert sample.name.startswith("fabricd_")
@@ -87,10 +89,10 @@ def scrape(metrics: Metrics) -> tuple[dict[str, str], Series]:
 
 
 def test_names_types_and_labels_are_those_of_the_contract() -> None:
-    metrics = Metrics(lambda: status(peer("edge3")))
+    metrics = Metrics()
     metrics.actions.labels("route.set", "done").inc()
     metrics.repairs.labels("route").inc()
-    types, values = scrape(metrics)
+    types, values = scrape(metrics, status(peer("edge3")))
     found = {
         name: (types[name], {label for label, _ in labels})
         for name, labels in values
@@ -100,7 +102,7 @@ def test_names_types_and_labels_are_those_of_the_contract() -> None:
 
 
 def test_everything_that_the_status_says() -> None:
-    _, values = scrape(Metrics(lambda: status(peer("edge3"), peer("cloud1", up=False))))
+    _, values = scrape(Metrics(), status(peer("edge3"), peer("cloud1", up=False)))
     assert values["build_info", (("version", __version__),)] == 1
     assert values["source_synced", ()] == 1
     assert values["source_last_event_timestamp_seconds", ()] == 1.75e9
@@ -128,7 +130,7 @@ def test_a_record_with_two_faults_is_one_record() -> None:
         {"key": "/fabric/nodes/edge4", "field": "", "reason": "not JSON"},
     ]
     held = ["/fabric/nodes/edge5"]
-    _, values = scrape(Metrics(lambda: status(rejected=rejected, held=held, synced=False)))
+    _, values = scrape(Metrics(), status(rejected=rejected, held=held, synced=False))
     assert values["records_rejected", ()] == 2
     assert values["records_held", ()] == 1
     assert values["source_synced", ()] == 0
@@ -136,32 +138,32 @@ def test_a_record_with_two_faults_is_one_record() -> None:
 
 def test_a_peer_that_is_gone_leaves_no_series() -> None:
     peers = [peer("edge3"), peer("edge4")]
-    metrics = Metrics(lambda: status(*peers))
-    _, before = scrape(metrics)
+    metrics = Metrics()
+    _, before = scrape(metrics, status(*peers))
     peers.pop()
-    _, after = scrape(metrics)
+    _, after = scrape(metrics, status(*peers))
     assert {labels for _, labels in before if ("peer", "edge4") in labels}
     assert not {labels for _, labels in after if ("peer", "edge4") in labels}
     assert {labels for _, labels in after if ("peer", "edge3") in labels}
 
 
 def test_a_peer_without_an_ike_sa_has_no_time_of_establishment() -> None:
-    _, values = scrape(Metrics(lambda: status(peer("edge3", up=False, established=None))))
+    _, values = scrape(Metrics(), status(peer("edge3", up=False, established=None)))
     assert values["tunnel_up", (("peer", "edge3"),)] == 0
     assert ("tunnel_established_timestamp_seconds", (("peer", "edge3"),)) not in values
 
 
 def test_no_id_in_a_label() -> None:
-    metrics = Metrics(lambda: status(peer("edge3")))
+    metrics = Metrics()
     metrics.actions.labels("ike.terminate", "done").inc()
     metrics.repairs.labels("child").inc()
-    _, values = scrape(metrics)
+    _, values = scrape(metrics, status(peer("edge3")))
     names = {label for _, labels in values for label, _ in labels}
     assert names == {"version", "kind", "peer", "outcome", "le", "subject", "part"}
 
 
 def test_two_daemons_in_one_process_count_apart() -> None:
-    one, other = Metrics(status), Metrics(status)
+    one, other = Metrics(), Metrics()
     one.passes.inc()
-    assert scrape(one)[1]["reconcile_passes_total", ()] == 1
-    assert scrape(other)[1]["reconcile_passes_total", ()] == 0
+    assert scrape(one, status())[1]["reconcile_passes_total", ()] == 1
+    assert scrape(other, status())[1]["reconcile_passes_total", ()] == 0

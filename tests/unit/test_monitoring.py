@@ -33,10 +33,10 @@ NAMES = sorted({rule["alert"] for rule in alerts()})
 
 def exported() -> set[str]:
     """The names of all samples that the daemon exports."""
-    metrics = Metrics(lambda: status(peer("edge3")))
+    metrics = Metrics()
     metrics.actions.labels("route.set", "done").inc()
     metrics.repairs.labels("route").inc()
-    types, _ = scrape(metrics)
+    types, _ = scrape(metrics, status(peer("edge3")))
     return {f"fabricd_{name}" for name in types}
 
 

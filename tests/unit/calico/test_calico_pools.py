@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -52,6 +53,38 @@ def test_one_pool_for_each_network() -> None:
         ("CrossSubnet", 24),
         ("Never", 122),
     ]
+
+
+MODES = {"Never", "Always", "CrossSubnet"}
+SPEC: dict[str, Any] = {
+    "cidr": lambda value: ip_network(value, strict=True),
+    "blockSize": lambda value: type(value) is int,
+    "disabled": lambda value: type(value) is bool,
+    "natOutgoing": lambda value: type(value) is bool,
+    "nodeSelector": lambda value: type(value) is str,
+    "ipipMode": MODES.__contains__,
+    "vxlanMode": MODES.__contains__,
+}
+"""The fields that we set, as Calico's schema has them (crd.projectcalico.org_ippools.yaml of
+projectcalico/calico, whose one required field is `cidr`)."""
+
+BLOCK_SIZES = {4: range(20, 33), 6: range(116, 129)}
+"""What Calico's reference of IPPool allows; and a block has to fit into the pool."""
+
+
+@pytest.mark.parametrize("network", ["2.0.0.0/8", "2.2.2.0/27", "fd00:2::/32", "fd00:2::/124"])
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_a_manifest_is_as_calico_s_schema_has_it(network: str, mode: str) -> None:
+    [manifest] = wanted(network, ipip_mode=mode)
+    assert manifest.keys() == {"apiVersion", "kind", "metadata", "spec"}
+    assert manifest["metadata"].keys() == {"name"}
+    spec = manifest["spec"]
+    assert "cidr" in spec
+    assert all(SPEC[name](value) for name, value in spec.items())
+    ours = ip_network(spec["cidr"])
+    assert spec["blockSize"] in BLOCK_SIZES[ours.version]
+    assert spec["blockSize"] >= ours.prefixlen
+    assert {spec["ipipMode"], spec["vxlanMode"]} & {"Never"}
 
 
 def test_a_pool_that_is_right_is_not_written() -> None:

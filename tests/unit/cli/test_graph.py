@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fabricd.core.events import Put
 from fabricd.daemon import snapshot
@@ -91,3 +93,67 @@ def test_without_the_store_the_last_good_records_are_drawn(
     assert found.exit_code == 0
     assert "these are the last good records" in found.stderr
     assert '"edge2" -> "edge3"' in found.stdout
+
+
+# ---------------------------------------------------------------- as any other list
+
+
+def test_as_a_document_and_as_a_table(ctl: Ctl, config: Path, records: Path) -> None:
+    put(records, "status/edge3", status("edge3", "edge2", up=False, state="partial", reason="slow"))
+    document = json.loads(ctl("graph", "-o", "json").stdout)
+    assert document == {
+        "nodes": [
+            {"name": n, "role": "edge", "subnets": r["subnets"], "communities": ["app1"]}
+            for n, r in (("edge2", EDGE2), ("edge3", EDGE3))
+        ],
+        "tunnels": [
+            {
+                "initiator": "edge2",
+                "responder": "edge3",
+                "communities": ["app1"],
+                "state": "partial",
+                "reason": "slow",
+            }
+        ],
+    }
+    assert yaml.safe_load(ctl("graph", "-o", "yaml").stdout) == document
+    tunnels = (
+        "INITIATOR  RESPONDER  COMMUNITIES  STATE    REASON\n"
+        "edge2      edge3      app1         partial  slow\n"
+    )
+    assert ctl("graph", "-o", "table").stdout == tunnels
+    nodes = (
+        "NODE   ROLE  SUBNETS      COMMUNITIES\n"
+        "edge2  edge  2.2.2.0/27   app1\n"
+        "edge3  edge  2.2.2.32/27  app1\n"
+    )
+    assert ctl("graph", "-o", "wide").stdout == f"{nodes}\n{tunnels}"
+
+
+def test_the_form_may_stand_before_the_command(ctl: Ctl, config: Path, records: Path) -> None:
+    assert json.loads(ctl("-o", "json", "graph").stdout)["nodes"]
+    assert ctl("-o", "json", "graph", "-o", "mermaid").stdout.startswith("flowchart")
+
+
+# ---------------------------------------------------------------- what others write
+
+HOSTILE = '"]; a -> b; <script>alert(1)</script>\n\x1b[2J\x9b2J\u202e&<!--]]>\\'
+
+
+@pytest.mark.parametrize("form", ["dot", "mermaid", "svg", "json", "yaml", "table", "wide"])
+def test_whatever_others_write_stays_text(
+    form: str, ctl: Ctl, config: Path, records: Path, daemon: Daemon
+) -> None:
+    hostile = {"up": False, "state": HOSTILE, "reason": HOSTILE}
+    put(records, "nodes/edge4", {**EDGE2, "subnets": ["2.2.2.64/27"], "identity": f"CN={HOSTILE}"})
+    put(records, "communities/app2", {"members": [HOSTILE, "edge2"]})
+    put(records, "status/edge3", status("edge3", "edge2", **hostile))
+    daemon.answer("GET /status", status("edge2", "edge3", **hostile))
+    found = ctl("graph", "-o", form)
+    assert found.exit_code == 0
+    assert "edge2" in found.stdout
+    assert all(line.isprintable() for line in found.output.splitlines())
+    if form in {"mermaid", "svg"}:
+        assert "<script" not in found.stdout
+    if form in {"dot", "mermaid", "svg"}:
+        assert re.search(r'(?<!\\)"\]; a -> b', found.stdout) is None

@@ -65,6 +65,7 @@ def test_a_shell_can_complete_commands() -> None:
     complete = ShellComplete(fabricctl, {}, "fabricctl", "_FABRICCTL_COMPLETE")
     assert [item.value for item in complete.get_completions([], "p")] == [
         "plan",
+        "pod",
         "pki",
         "purge",
     ]

@@ -9,7 +9,7 @@ from fabricd.core.connections import LIFE
 from fabricd.core.desired import NOTHING, DesiredState, desired
 from fabricd.core.events import Listed, Put
 from fabricd.core.ownership import NUMBER
-from fabricd.core.plan import describe_route
+from fabricd.core.plan_kernel import describe_route
 from fabricd.core.rib import Rib
 from fabricd.core.state import IfAddress, KernelState, Link, Rule, Sysctl
 from fabricd.core.surroundings import (
@@ -52,7 +52,7 @@ def state_of(
         tuple(map(Address, local)),
         identity,
         tuple(map(Prefix, outside)),
-        hour,
+        hour=hour,
         doubted=doubted,
     )
     return desired(rib.in_force().nodes, rib.in_force().communities, around)
@@ -201,7 +201,16 @@ def test_small_subnets_have_a_first_host_too() -> None:
         "2.2.2.4/31",
         "2.2.2.9/32",
         "fd00:2::2/127",
+        "fe80::1/64",
     }
+
+
+def test_a_bridge_has_a_link_local_address_of_its_own_where_pods_have_ipv6() -> None:
+    both = {"edge1": b'{"subnets": ["2.2.2.0/27", "fd00:2::/64"]}'}
+    item = state_of("edge1", both).kernel.addresses["br-edge", "fe80::1/64"]
+    assert item.protocol == NUMBER
+    four = {"edge1": b'{"subnets": ["2.2.2.0/27"]}'}
+    assert {address for _, address in state_of("edge1", four).kernel.addresses} == {"2.2.2.1/27"}
 
 
 def test_a_subnet_outside_of_the_networks_is_refused_by_itself() -> None:

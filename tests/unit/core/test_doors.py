@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fabricd.core.desired import DesiredState, desired
 from fabricd.core.doors import with_doors
-from fabricd.core.plan import describe_route, plan
+from fabricd.core.plan import plan
+from fabricd.core.plan_kernel import describe_route
 from fabricd.core.state import KernelState, Route
 from fabricd.core.surroundings import Identity, Surroundings
 from fabricd.model import Node, Prefix, Role

@@ -9,11 +9,14 @@ import pytest
 from fabricd.core.action import Action, Disruption, Kind
 from fabricd.core.desired import NOTHING, DesiredState, desired
 from fabricd.core.ownership import NUMBER
-from fabricd.core.plan import ORDER, REMOVALS, foreign_link, plan
+from fabricd.core.plan import ORDER, REMOVALS, Planner, plan
+from fabricd.core.plan_kernel import foreign_link
+from fabricd.core.pods import Attachment, Pods, with_pods
 from fabricd.core.state import (
     Child,
     ChildSa,
     Conn,
+    Filter,
     IfAddress,
     IkeSa,
     IkeState,
@@ -49,7 +52,7 @@ def kernel(**changes: object) -> KernelState:
     """As desired, but for some objects: added, or with None taken away."""
     parts: dict[str, dict[object, object]] = {
         part: dict(getattr(WANT.kernel, part))
-        for part in ("links", "addresses", "routes", "rules", "sysctls")
+        for part in ("links", "addresses", "routes", "rules", "sysctls", "pods")
     }
     for part, change in changes.items():
         assert isinstance(change, dict)
@@ -57,7 +60,7 @@ def kernel(**changes: object) -> KernelState:
             parts[part].pop(key, None)
             if value is not None:
                 parts[part][key] = value
-    return KernelState(**parts)  # type: ignore[arg-type] # built from its own fields
+    return KernelState(filter=WANT.kernel.filter, **parts)  # type: ignore[arg-type] # own fields
 
 
 def short(actions: tuple[Action, ...]) -> list[str]:
@@ -77,11 +80,12 @@ def test_everything_from_nothing_in_order() -> None:
         "link.add br-edge",
         "link.add fabric0",
         "address.add 2.2.2.1/27 dev br-edge",
+        "filter.set nftables table fabricd",
+        "route.set unreachable 2.2.2.0/27 table 254 metric 10000",
         "route.set throw 2.2.2.0/27 table 198 metric 10000",
         "route.set 10.233.0.0/16 dev fabric0 src 2.2.2.1 table 198 metric 100",
         "route.set unreachable 10.233.0.0/16 table 198 metric 10000",
         "route.set unreachable 2.0.0.0/8 table 198 metric 10000",
-        "route.set unreachable 2.2.2.0/27 table 254 metric 10000",
         "rule.add 198: from all lookup 198 (IPv4)",
         "authority.load fabric-ca-1",
         "key.load key1",
@@ -100,10 +104,11 @@ def test_nothing_from_everything_in_the_reverse_order() -> None:
         "rule.remove 198: from all lookup 198 (IPv4)",
         "route.remove unreachable 10.233.0.0/16 table 198 metric 10000",
         "route.remove unreachable 2.0.0.0/8 table 198 metric 10000",
-        "route.remove unreachable 2.2.2.0/27 table 254 metric 10000",
         "route.remove 10.233.0.0/16 dev fabric0 src 2.2.2.1 table 198 metric 100",
         "route.remove throw 2.2.2.0/27 table 198 metric 10000",
+        "route.remove unreachable 2.2.2.0/27 table 254 metric 10000",
         "address.remove 2.2.2.1/27 dev br-edge",
+        "filter.remove nftables table fabricd",
         "link.remove br-edge",
         "link.remove fabric0",
     ]
@@ -116,11 +121,12 @@ def test_new_before_old() -> None:
     want = desired({"edge1": other, "gw": GATEWAY}, {}, AROUND)
     assert steps(kernel(), want) == [
         "address.add 2.2.2.33/27 dev br-edge",
+        "filter.set nftables table fabricd",
+        "route.set unreachable 2.2.2.32/27 table 254 metric 10000",
         "route.set throw 2.2.2.32/27 table 198 metric 10000",
         "route.set 10.233.0.0/16 dev fabric0 src 2.2.2.33 table 198 metric 100",
-        "route.set unreachable 2.2.2.32/27 table 254 metric 10000",
-        "route.remove unreachable 2.2.2.0/27 table 254 metric 10000",
         "route.remove throw 2.2.2.0/27 table 198 metric 10000",
+        "route.remove unreachable 2.2.2.0/27 table 254 metric 10000",
         "address.remove 2.2.2.1/27 dev br-edge",
     ]
 
@@ -218,7 +224,7 @@ def test_the_bridge_of_a_node_without_a_record_stays_with_its_addresses() -> Non
         (IfAddress("br-edge", "2.2.9.1/27"), False),  # an operator's
         (IfAddress("eth0", "10.20.8.4/24"), False),
         (IfAddress("br-edge", "fe80::1/64"), False),  # the kernel's
-        (IfAddress("br-edge", "fe80::1/64", NUMBER), False),
+        (IfAddress("br-edge", "fe80::1/64", NUMBER), True),
     ],
 )
 def test_addresses_by_their_protocol(address: IfAddress, removed: bool) -> None:
@@ -349,11 +355,105 @@ def test_a_peer_that_is_no_longer_trusted_is_cut_off_whatever_the_store_does() -
     ike = replace(THERE, sas=sas[:1])
     assert plan(WANT, None, ike) == ()
     for removals in (True, False):
-        actions = plan(WANT, None, ike, removals=removals, distrusted={7: "it was revoked"})
+        actions = Planner().plan(
+            WANT, None, ike, removals=removals, distrusted={7: "it was revoked"}
+        )
         assert [(a.name, a.disruption, a.reason) for a in actions if a.item == sas[0]] == [
             ("ike.terminate fabric-gw #7", Disruption.DROP, "it was revoked")
         ]
         # It is asked for again at once: with another certificate it may come in.
         assert f"child.initiate fabric-gw {tunnel.child}" in short(actions)
-    both = plan(WANT, None, replace(THERE, sas=sas), distrusted={9: "it was revoked"})
+    both = Planner().plan(WANT, None, replace(THERE, sas=sas), distrusted={9: "it was revoked"})
     assert short(both) == ["ike.terminate fabric-gw #9"]
+
+
+# ---------------------------------------------------------------- pods
+
+
+ATTACHED = Pods((Attachment("pod1", "/run/netns/1", "eth0", ("2.2.2.2/27",)),))
+PODDED = with_pods(WANT, ATTACHED, "br-edge")
+POD = PODDED.kernel.pods["pod1"]
+PORT = Link(POD.port, "veth", up=True, alias="fabricd", mtu=POD.mtu)
+
+
+def test_a_pod_is_set_behind_the_bridge_and_its_addresses() -> None:
+    assert steps(kernel(), PODDED) == ["pod.set pod1"]
+    everything = steps(KernelState(), PODDED)
+    assert everything.index("address.add 2.2.2.1/27 dev br-edge") < everything.index("pod.set pod1")
+    [action] = plan(PODDED, kernel(), None)
+    assert (action.item, action.disruption) == (POD, Disruption.NONE)
+    assert action.reason == "it is attached, it is missing"
+
+
+def test_a_pod_that_is_right_is_left_alone_and_one_that_is_not_is_put_right() -> None:
+    right = kernel(links={PORT.name: PORT}, pods={"pod1": POD})
+    assert steps(right, PODDED) == []
+    wrong = kernel(links={PORT.name: PORT}, pods={"pod1": replace(POD, bridge="", mtu=1500)})
+    [action] = plan(PODDED, wrong, None)
+    assert action.name == "pod.set pod1"
+    assert action.reason == (
+        f"it is attached, it is off the bridge br-edge, its MTU is 1500, not {POD.mtu}"
+    )
+
+
+def test_a_pod_whose_namespace_is_gone_is_not_set() -> None:
+    assert steps(replace(kernel(), departed=frozenset({"pod1"})), PODDED) == []
+
+
+@pytest.mark.parametrize("removals", [True, False])
+def test_a_port_without_a_pod_goes_whatever_the_store_does(removals: bool) -> None:
+    state = kernel(links={PORT.name: PORT})
+    [action] = plan(WANT, state, None, removals=removals)
+    assert action.name == f"link.remove {PORT.name}"
+    assert (action.reason, action.disruption) == ("no pod is attached by it", Disruption.DROP)
+
+
+def test_no_port_goes_while_not_all_pods_are_known() -> None:
+    unsure = with_pods(WANT, Pods(all_known=False), "br-edge")
+    assert steps(kernel(links={PORT.name: PORT}), unsure) == []
+    one = with_pods(WANT, Pods(leaving=frozenset({"pod1"}), all_known=False), "br-edge")
+    other = replace(PORT, name="pod0")
+    state = kernel(links={PORT.name: PORT, "pod0": other})
+    assert steps(state, one) == [f"link.remove {PORT.name}"], "that one is known"
+
+
+def test_links_that_only_look_like_ports_stay() -> None:
+    foreign = replace(PORT, alias="")
+    assert steps(kernel(links={PORT.name: foreign})) == []
+
+
+def test_nothing_of_a_pod_is_left_of_a_purge() -> None:
+    state = kernel(links={PORT.name: PORT}, pods={"pod1": POD})
+    assert f"link.remove {PORT.name}" in steps(state, NOTHING)
+
+
+# ---------------------------------------------------------------- the table of nftables
+
+
+def filtered(found: Filter | None, fault: str = "", want: DesiredState = WANT) -> list[str]:
+    state = replace(kernel(), filter=found, filter_fault=fault)
+    return [a.reason for a in plan(want, state, None) if a.kind.drift == "filter"]
+
+
+def test_the_table_is_loaded_when_it_is_not_as_it_should_be() -> None:
+    assert WANT.kernel.filter is not None
+    right = WANT.kernel.filter
+    assert filtered(right) == []
+    assert filtered(None) == ["the records ask for it, it is missing"]
+    assert filtered(replace(right, inside=())) == [
+        "the records ask for it, other prefixes are in it"
+    ]
+    assert filtered(replace(right, intact=False)) == [
+        "the records ask for it, its rules are not those"
+    ]
+
+
+def test_a_table_that_cannot_be_seen_is_left_alone() -> None:
+    assert filtered(None, "there is no nft: install the package nftables") == []
+
+
+def test_the_table_stays_as_long_as_pods_hang_on_the_bridge() -> None:
+    gone = desired({"gw": GATEWAY}, {}, AROUND)
+    assert gone.kernel.filter is None
+    assert filtered(WANT.kernel.filter, want=gone) == []
+    assert filtered(WANT.kernel.filter, want=NOTHING) == ["no record asks for it"]

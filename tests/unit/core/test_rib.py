@@ -106,7 +106,8 @@ def test_in_force_is_one_object_until_something_happens() -> None:
     rib = told(put("a", "2.2.2.0/27"))
     before = rib.in_force()
     assert rib.hear(Lost("down")).in_force() is before
-    assert rib.hear(gone("a")).in_force() is not before
+    assert rib.hear(gone("a")).in_force() is before, "its loss is held"
+    assert rib.hear(put("a", "2.2.2.32/27")).in_force() is not before
 
 
 # ---------------------------------------------------------------- an earlier good version stays

@@ -9,10 +9,11 @@ import pytest
 
 from fabricd.core.action import Disruption
 from fabricd.core.desired import DesiredState, desired
-from fabricd.core.sas import lingering, sa_actions
+from fabricd.core.plan_ike import IkePlanner
+from fabricd.core.sas import lingering
 from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, parse_child_name
 from fabricd.core.surroundings import Identity, Surroundings
-from fabricd.core.tunnels import carries, installed, pair_of, sas_by_conn
+from fabricd.core.tunnels import carries, installed, pair_of
 from fabricd.model import Node, Prefix, Role
 
 ONE, TWO = Prefix("2.2.2.0/27"), Prefix("2.2.2.32/27")
@@ -51,7 +52,8 @@ def ike(
 
 
 def done(want: DesiredState, *sas: IkeSa) -> list[str]:
-    actions = sa_actions(want, IkeState(sas=sas))
+    there = IkeState(want.authorities, want.keys, conns=want.conns, sas=sas, userspace_esp=True)
+    actions = IkePlanner().actions(want, there)
     return [f"{a.kind.value.split('.')[1]} {_short(a.target)} {a.disruption}" for a in actions]
 
 
@@ -275,11 +277,13 @@ def test_installed_pairs() -> None:
 def test_by_connection_newest_last() -> None:
     numbers = count(5, -1)
     sas = tuple(ike(next(numbers), conn=c) for c in ("fabric-a", "office", "fabric-b", "fabric-a"))
-    by_conn = sas_by_conn(IkeState(sas=sas))
-    assert {name: [sa.id for sa in found] for name, found in by_conn.items()} == {
+    seen = IkeState(sas=sas)
+    assert {name: [sa.id for sa in found] for name, found in seen.by_conn.items()} == {
         "fabric-a": [2, 5],
         "fabric-b": [3],
+        "office": [4],
     }
+    assert [[sa.id for sa in seen.of(name)] for name in ("fabric-a", "fabric-c")] == [[2, 5], []]
 
 
 def test_child_names_there_and_back() -> None:

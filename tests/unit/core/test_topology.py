@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
+from fabricd.core.index import Index
 from fabricd.core.state import Child
-from fabricd.core.topology import Peering, choose_gateway, initiates, memberships, peerings
+from fabricd.core.topology import Peering, choose_gateway, initiates, peerings
 from fabricd.model import Community, Node, Prefix, Role
 
 CLUSTER = Prefix("10.233.0.0/16")
@@ -37,7 +38,7 @@ def gateway(
 def seen_from(name: str, *nodes: Node, **communities: list[str]) -> dict[str, Peering]:
     by_name = {node.name: node for node in nodes}
     by_token = {t: Community(t, frozenset(members)) for t, members in communities.items()}
-    return {p.peer.name: p for p in peerings(by_name[name], by_name, by_token)}
+    return {p.peer.name: p for p in peerings(by_name[name], Index.of(by_name, by_token))}
 
 
 # ---------------------------------------------------------------- who peers with whom
@@ -78,7 +79,8 @@ def test_a_gateway_in_a_community_is_a_gateway_all_the_same() -> None:
 def test_memberships_come_from_both_records() -> None:
     nodes = {"edge1": edge("edge1", "a"), "edge2": edge("edge2")}
     communities = {"b": Community("b", frozenset({"edge1", "edge2", "nobody"}))}
-    assert memberships(nodes, communities) == {"edge1": {"a", "b"}, "edge2": {"b"}}
+    index = Index.of(nodes, communities)
+    assert [index.tokens(node) for node in nodes.values()] == [{"a", "b"}, {"b"}]
 
 
 # ---------------------------------------------------------------- who initiates

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import trio
@@ -16,15 +18,18 @@ import trio.testing
 
 from fabricd.core.action import Action, Disruption, Kind, Outcome, Tunnel
 from fabricd.core.events import Changed, Event, Listed, Put
+from fabricd.core.pods import NO_PODS, Pods
 from fabricd.core.rib import Rib
-from fabricd.core.state import IkeState, KernelState
+from fabricd.core.state import IkeState, KernelState, Pod
 from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
+from fabricd.daemon.peers import Peers
 from fabricd.daemon.reconcile import Reconciler
 from fabricd.daemon.status import About, document
 from fabricd.errors import Unavailable
 from fabricd.ike import Credentials, InitiateFailed
+from fabricd.ike.observer import renewed
 from fabricd.metrics import Metrics
 from fabricd.model import Prefix
 from fabricd.sources import Store
@@ -110,8 +115,8 @@ class FakeKernel(Part):
     part: str = "kernel"
     held: world.Kernel = field(default_factory=world.Kernel)
 
-    async def observe(self) -> KernelState:
-        state: KernelState = await self.observation(self.held.observe)
+    async def observe(self, pods: Mapping[str, Pod] = MappingProxyType({})) -> KernelState:
+        state: KernelState = await self.observation(lambda: self.held.observe(pods))
         return state
 
     async def apply(self, actions: Sequence[Action]) -> list[Outcome]:
@@ -132,10 +137,15 @@ class FakeCharon(Part):
     under_way: list[str] = field(default_factory=list)
     """Connections that are being initiated now."""
     most_under_way: int = 0
+    looked_at: list[Collection[str] | None] = field(default_factory=list)
+    """Which connections, look by look; None: all."""
 
-    async def observe(self) -> IkeState:
+    async def observe(
+        self, only: Collection[str] | None = None, last: IkeState | None = None
+    ) -> IkeState:
         state: IkeState = await self.observation(self.held.observe)
-        return state
+        self.looked_at.append(only)
+        return state if only is None or last is None else renewed(last, only, state)
 
     async def apply(
         self, actions: Sequence[Action], credentials: Credentials | None
@@ -241,6 +251,7 @@ class SimulatedNode:
         kernel: FakeKernel | None = None,
         charon: FakeCharon | None = None,
         name: str = "edge2",
+        pods: Callable[[], Pods] = lambda: NO_PODS,
     ) -> None:
         self.name = name
         self.kernel = kernel or FakeKernel()
@@ -252,8 +263,11 @@ class SimulatedNode:
             charon=self.charon,
             keyring=keyring,
             rng=random.Random(1),
+            pods=pods,
         )
-        self.metrics = Metrics(self.status)
+        self.after_pass: Callable[[], None] = lambda: None
+        """Called after each turn of the loop."""
+        self.metrics = Metrics()
         self.beats: list[float] = []
         """When the loop said that it goes round, in seconds since `start`."""
         self.passed: list[float] = []
@@ -261,8 +275,13 @@ class SimulatedNode:
         self._turned = trio.Event()
 
     def status(self) -> dict[str, Any]:
-        about = About(self.name, "etcd", "/fabric", 0.0, "", 1e9 + trio.current_time())
-        return document(about, self.reconciler, self.initiator)
+        now = 1e9 + trio.current_time()
+        about = About(self.name, "etcd", lambda key, field: "", "/fabric", 0.0, "", now)
+        return document(about, self.reconciler, self.peers.rows(now))
+
+    @cached_property
+    def peers(self) -> Peers:
+        return Peers(self.reconciler, self.initiator)
 
     def peer(self, name: str) -> dict[str, Any]:
         [found] = [peer for peer in self.status()["peers"] if peer["name"] == name]
@@ -284,6 +303,7 @@ class SimulatedNode:
     def _after_pass(self) -> None:
         self.beats.append(self.time)
         assert len(self.beats) < TURNS, "a hot loop"
+        self.after_pass()
         if self.reconciler.picture.passes > len(self.passed):
             self.passed.append(self.time)
         self._turned.set()
@@ -321,10 +341,12 @@ class SimulatedNode:
             lambda: (
                 not picture.actions
                 and not picture.faults
-                and picture.kernel == self.kernel.held.observe()
+                and picture.kernel == self.kernel.held.observe(picture.desired.kernel.pods)
                 and picture.ike == self.charon.held.observe()
             )
         )
 
     def counted(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(f"fabricd_{name}", labels) or 0.0
+        samples = (s for family in self.metrics.of(self.status()).collect() for s in family.samples)
+        wanted = f"fabricd_{name}", labels
+        return next((s.value for s in samples if (s.name, s.labels) == wanted), 0.0)

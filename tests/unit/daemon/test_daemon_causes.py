@@ -21,7 +21,7 @@ from fabricd.core.state import (
     Rule,
     Sysctl,
 )
-from fabricd.daemon.causes import Causes
+from fabricd.daemon.causes import Causes, news_of
 from fabricd.model import Address, Prefix
 
 CHILD = Child(Prefix("2.2.2.0/27"), Prefix("2.2.2.32/27"))
@@ -90,7 +90,7 @@ def after_a_pass() -> Causes:
     ],
 )
 def test_what_the_pass_before_found_right_has_drifted(kind: Kind, item: Item) -> None:
-    assert after_a_pass().of(action(kind, item), ["nodes/edge9"]) == "drift"
+    assert after_a_pass().of(action(kind, item), news_of(["nodes/edge9"])) == "drift"
 
 
 @pytest.mark.parametrize(
@@ -124,43 +124,43 @@ def test_what_the_pass_before_found_right_has_drifted(kind: Kind, item: Item) ->
 )
 def test_what_is_wanted_otherwise_than_before_is_a_records_doing(kind: Kind, item: Item) -> None:
     causes = after_a_pass()
-    assert causes.of(action(kind, item), ["nodes/edge9"]) == "record nodes/edge9"
-    assert causes.of(action(kind, item), []) == "surroundings"
+    assert causes.of(action(kind, item), news_of(["nodes/edge9"])) == "record nodes/edge9"
+    assert causes.of(action(kind, item), news_of([])) == "surroundings"
 
 
 def test_before_the_first_pass_it_is_the_start() -> None:
     causes = Causes()
-    assert causes.of(action(Kind.ROUTE_SET, ROUTE), ["nodes/edge9"]) == "start"
+    assert causes.of(action(Kind.ROUTE_SET, ROUTE), news_of(["nodes/edge9"])) == "start"
 
 
 def test_a_part_that_was_not_seen_is_still_at_its_start() -> None:
     causes = Causes()
     causes.passed(WANTED, [Part.KERNEL], {})
-    assert causes.of(action(Kind.ROUTE_SET, ROUTE), []) == "drift"
-    assert causes.of(action(Kind.CONN_LOAD, CONN), []) == "start"
+    assert causes.of(action(Kind.ROUTE_SET, ROUTE), news_of([])) == "drift"
+    assert causes.of(action(Kind.CONN_LOAD, CONN), news_of([])) == "start"
 
 
 def test_what_has_to_be_tried_again_keeps_its_cause() -> None:
     causes = after_a_pass()
     again = action(Kind.ROUTE_SET, ROUTE)
     causes.passed(WANTED, Part, {again.name: "record nodes/edge3"})
-    assert causes.of(again, []) == "record nodes/edge3"
+    assert causes.of(again, news_of([])) == "record nodes/edge3"
     causes.passed(WANTED, Part, {})
-    assert causes.of(again, []) == "drift"
+    assert causes.of(again, news_of([])) == "drift"
 
 
 def test_what_a_pass_had_to_leave_in_place_has_not_drifted() -> None:
     causes = Causes()
     causes.passed(WANTED, Part, {}, removals=False)
-    assert causes.of(action(Kind.ROUTE_REMOVE, STRAY_ROUTE), ["nodes/edge9"]) == (
+    assert causes.of(action(Kind.ROUTE_REMOVE, STRAY_ROUTE), news_of(["nodes/edge9"])) == (
         "record nodes/edge9"
     )
-    assert causes.of(action(Kind.ROUTE_SET, ROUTE), ["nodes/edge9"]) == "drift"
+    assert causes.of(action(Kind.ROUTE_SET, ROUTE), news_of(["nodes/edge9"])) == "drift"
 
 
 def test_of_many_records_a_few_are_named() -> None:
     causes = after_a_pass()
     keys = [f"nodes/edge{number}" for number in (7, 3, 1, 5, 2, 6, 4)]
-    assert causes.of(action(Kind.ROUTE_SET, STRAY_ROUTE), keys) == (
+    assert causes.of(action(Kind.ROUTE_SET, STRAY_ROUTE), news_of(keys)) == (
         "record nodes/edge1, nodes/edge2, nodes/edge3, nodes/edge4, nodes/edge5 and 2 more"
     )

@@ -8,9 +8,10 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ from trio.testing import MockClock
 
 from fabricd.config import Config, parse
 from fabricd.core.events import Changed, Delete, Listed, Lost
-from fabricd.core.state import KernelState
+from fabricd.core.state import KernelState, Pod
 from fabricd.daemon import snapshot
 from fabricd.daemon.daemon import STUCK, Daemon
 from fabricd.daemon.pacing import SWEEP
+from tests.unit.daemon.aside import at_once
 from tests.unit.daemon.conftest import Pki
 from tests.unit.daemon.fakes import (
     BOUND,
@@ -70,10 +72,10 @@ class House:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Daemon]:
-        daemon = self.daemon()
+        daemon, before = self.daemon(), signal.getsignal(signal.SIGTERM)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(daemon.run)
-            await until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+            await until(lambda: signal.getsignal(signal.SIGTERM) is not before)
             yield daemon
             nursery.cancel_scope.cancel()
 
@@ -128,6 +130,7 @@ async def until(condition: Callable[[], object]) -> None:
 def house(tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    monkeypatch.setattr("fabricd.daemon.machine.aside", at_once)
     yield House(tmp_path, pki)
     gc.unfreeze()
 
@@ -200,7 +203,7 @@ async def test_a_store_that_takes_no_status_is_asked_again(
     house: House, autojump_clock: MockClock
 ) -> None:
     house.store.away = "permission denied"
-    async with house.running():
+    async with house.running() as daemon:
         house.store.say(Listed(RECORDS))
         with capture_logs() as logs:
             await trio.sleep(60)
@@ -211,8 +214,10 @@ async def test_a_store_that_takes_no_status_is_asked_again(
                 "log_level": "warning",
             }
         ]
+        assert daemon.status()["warnings"] == ["this status can't be published: permission denied"]
         house.store.away = ""
         await house.at_rest()
+        assert daemon.status()["warnings"] == house.published["warnings"] == []
 
 
 async def test_when_the_source_spoke_last(house: House, autojump_clock: MockClock) -> None:
@@ -244,14 +249,14 @@ async def test_losses_are_held_and_confirmed_through_the_socket(
 
 
 async def test_a_loop_that_hangs_is_not_healthy(house: House, autojump_clock: MockClock) -> None:
-    async def hang() -> KernelState:
+    async def hang(_: Mapping[str, Pod] = MappingProxyType({})) -> KernelState:
         await trio.sleep_forever()
         raise AssertionError
 
     async with house.running():
         house.store.say(Listed(RECORDS))
         await house.at_rest()
-        house.kernel.observe = hang  # type: ignore[method-assign]
+        house.kernel.observe = hang  # type: ignore[assignment, method-assign]
         await trio.sleep(SWEEP * 1.1 + STUCK + 1)
         code, text = await house.http("/healthz")
         assert code == 503

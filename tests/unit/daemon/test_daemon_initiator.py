@@ -12,7 +12,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fabricd.core.action import Tunnel
 from fabricd.core.state import Child, Conn
-from fabricd.daemon.initiator import FIRST_DELAY, LAST_DELAY, PARALLEL, SETTLE, Initiator
+from fabricd.daemon.initiator import (
+    EARLY,
+    EARLY_DELAY,
+    FIRST_DELAY,
+    LAST_DELAY,
+    PARALLEL,
+    SETTLE,
+    Initiator,
+)
 from fabricd.model import Prefix
 from tests.unit.daemon.fakes import FakeCharon
 
@@ -67,19 +75,20 @@ async def test_a_missing_tunnel_is_initiated_at_once(
     assert len(bench.charon.held.sas) == 1
 
 
-async def test_the_pauses_double_up_to_the_longest(
+async def test_the_pauses_double_up_to_the_longest_and_stay_short_at_first(
     nursery: trio.Nursery, edge3: Conn, autojump_clock: MockClock
 ) -> None:
     bench = Bench(nursery, edge3)
     bench.charon.fails["fabric-edge3"] = "no answer"
     bench.initiator.want(tunnels(edge3))
     await trio.sleep(1000)
-    pauses = [b - a for a, b in pairwise(bench.times)]
+    begun, pauses = bench.times[0], [b - a for a, b in pairwise(bench.times)]
     expected = FIRST_DELAY
-    for pause in pauses:
+    for pause, now in zip(pauses, bench.times[1:], strict=True):
         assert expected * 0.5 <= pause <= expected * 1.5 + 1e-6
-        expected = min(expected * 2, LAST_DELAY)
-    assert len(pauses) > 20
+        expected = min(expected * 2, EARLY_DELAY if now - begun < EARLY else LAST_DELAY)
+    assert sum(when - begun < EARLY for when in bench.times) > EARLY / EARLY_DELAY
+    assert len(pauses) > 30
     assert len(set(pauses[-5:])) == 5  # jitter: not all nodes at once
 
 

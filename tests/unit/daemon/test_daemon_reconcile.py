@@ -11,12 +11,14 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from fabricd.core.events import Delete, Lost
+from fabricd.core.fitness import probation
 from fabricd.core.ownership import NUMBER, TABLE
 from fabricd.core.routing import MAIN_TABLE
 from fabricd.core.state import Route, RouteKind, Sysctl
 from fabricd.daemon.keyring import Keyring
-from fabricd.daemon.pacing import PATIENCE, PAUSE, RETRY, SWEEP
+from fabricd.daemon.pacing import LINGER, PATIENCE, PAUSE, RETRY, SWEEP
 from fabricd.daemon.reconcile import BOOT_GRACE
+from fabricd.daemon.rounds import LONG_ENOUGH, MANY, QUIET
 from fabricd.model import Prefix
 from tests.unit.daemon.conftest import Pki
 from tests.unit.daemon.fakes import (
@@ -100,6 +102,55 @@ async def test_a_change_of_a_record_is_the_cause_of_its_actions(
     assert node.counted("drift_repairs_total", kind="route") == 0
 
 
+async def test_a_tunnel_that_comes_up_between_two_sweeps_is_up_at_once(
+    keyring: Keyring, autojump_clock: MockClock
+) -> None:
+    node = SimulatedNode(keyring)
+    async with trio.open_nursery() as nursery:
+        await node.start(nursery)
+        node.list(EDGE2, CLOUD1)
+        await trio.sleep(SWEEP / 2)  # by then what was listed is some seconds old
+        node.change(EDGE3)
+        await trio.sleep(1)
+        assert node.peer("edge3")["state"] == "up"
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_removed_by_a_plan_from_before_the_store_has_said_all_it_knows(
+    keyring: Keyring, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = SimulatedNode(keyring)
+    async with trio.open_nursery() as nursery:
+        await before.start(nursery)
+        before.list(*RECORDS)
+        await trio.sleep(2 * SWEEP)
+        nursery.cancel_scope.cancel()
+    kernel, charon = before.kernel, before.charon
+    done = len(kernel.names), len(charon.names)
+    node = SimulatedNode(keyring, kernel, charon)
+    derive, checkpoint = node.reconciler._derive, trio.lowlevel.checkpoint
+    derived = 0
+
+    def counted() -> None:
+        nonlocal derived
+        derive()
+        derived += 1
+
+    async def others_have_their_turn() -> None:
+        # Twice in a pass: before charon is looked at, and after that.
+        if derived == 2 and not node.reconciler.rib.synced:
+            node.list(*RECORDS)
+        await checkpoint()
+
+    monkeypatch.setattr(node.reconciler, "_derive", counted)
+    monkeypatch.setattr(trio.lowlevel, "checkpoint", others_have_their_turn)
+    async with trio.open_nursery() as nursery:
+        await node.start(nursery)
+        await trio.sleep(3 * SWEEP)
+        nursery.cancel_scope.cancel()
+    assert (len(kernel.names), len(charon.names)) == done
+
+
 async def test_a_record_that_goes_takes_its_tunnel_along(
     node: SimulatedNode, autojump_clock: MockClock
 ) -> None:
@@ -131,6 +182,32 @@ async def test_many_changes_at_once_are_one_pass(
     await node.passes(1)
     assert len(node.reconciler.picture.desired.peerings) == 12
     assert node.reconciler.picture.passes == before + 1
+
+
+async def test_the_rest_of_many_changes_is_waited_for(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    before = node.reconciler.picture.passes
+    for first in range(4, 164, MANY):
+        for number in range(first, first + MANY):
+            change = {"endpoint": "10.0.0.9", "subnets": [f"2.2.{number}.0/27"]}
+            node.change(put(f"nodes/edge{number}", number, **change, community="app1"))
+        await trio.sleep(QUIET / 2)
+    assert node.reconciler.picture.passes == before
+    await node.passes(1)
+    assert len(node.reconciler.picture.desired.peerings) == 162
+
+
+async def test_those_that_never_end_are_not_waited_for_long(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    before, began = node.reconciler.picture.passes, trio.current_time()
+    numbers = itertools.count(4)
+    while node.reconciler.picture.passes == before:
+        for number in itertools.islice(numbers, MANY):
+            node.change(put(f"nodes/other{number}", number, community=f"token{number}"))
+        await trio.sleep(QUIET / 2)
+    assert trio.current_time() - began == pytest.approx(LONG_ENOUGH, rel=0.1)
 
 
 async def test_records_that_keep_coming_are_obeyed_at_once(
@@ -214,6 +291,33 @@ async def test_a_connection_that_somebody_unloaded_comes_back(
     assert "fabric-edge3" in node.charon.held.conns
     assert node.counted("drift_repairs_total", kind="conn") == 1
     assert node.charon.held.sas == before
+
+
+async def test_after_an_event_of_one_connection_that_one_is_looked_at(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    node.charon.looked_at.clear()
+    node.charon.held.sas = [sa for sa in node.charon.held.sas if sa.conn != "fabric-edge3"]
+    node.charon.tell("ike-updown fabric-edge3")
+    await node.passes(1)
+    assert node.charon.looked_at == [{"fabric-edge3"}]
+    assert not node.peer("edge3")["up"]
+    assert node.peer("cloud1")["up"]
+    await node.until(lambda: node.peer("edge3")["up"])
+    assert all(names == {"fabric-edge3"} for names in node.charon.looked_at)
+
+
+async def test_what_no_event_told_of_in_charon_is_found_by_the_sweep(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    del node.charon.held.conns["fabric-edge3"]
+    start = node.time
+    node.charon.tell("child-updown fabric-cloud1")
+    await node.passes(1)
+    assert "fabric-edge3" not in node.charon.held.conns
+    await node.until(lambda: "fabric-edge3" in node.charon.held.conns)
+    assert node.time - start <= SWEEP * 1.1
+    assert node.counted("drift_repairs_total", kind="conn") == 1
 
 
 async def test_charon_starts_anew_and_everything_is_loaded_and_up_again(
@@ -668,7 +772,7 @@ async def test_a_peer_that_is_gone_is_forgotten(
     assert node.peer("edge3")["bytes_in"] == 1000
     node.change(Delete("nodes/edge3"))
     await node.at_rest()
-    assert "fabric-edge3" not in node.reconciler.traffic.conns
+    assert "fabric-edge3" not in node.reconciler.senses.traffic.conns
     assert "fabric-edge3" not in node.initiator.attempts
     node.change(EDGE3)
     await node.at_rest()
@@ -783,3 +887,25 @@ async def test_a_link_that_is_not_ours_is_told_of_once(
             await node.at_rest()
     assert len([line for line in logs if "not ours" in line["event"]]) == 1
     assert any("br-edge" in warning for warning in node.status()["warnings"])
+
+
+# ---------------------------------------------------------------- a better gateway
+
+
+async def test_an_edge_moves_to_a_better_gateway_when_its_time_has_come(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    """And not at the next sweep only: it looks again by itself."""
+    cloud2 = put(
+        "nodes/cloud2", 4, role="cloud", endpoint="10.0.0.9", subnets=["10.233.0.0/16"], priority=50
+    )
+    node.change(cloud2)
+    await node.at_rest()
+    node.charon.held.sas = [replace(sa, age=1000) for sa in node.charon.held.sas]
+    await node.at_rest()
+    assert (node.peer("cloud1")["state"], node.peer("cloud2")["state"]) == ("up", "standby")
+    since = node.time
+    node.change(replace(cloud2, value=cloud2.value.replace(b"50", b"150")))
+    await node.until(lambda: node.peer("cloud2")["state"] == "up")
+    took = node.time - since
+    assert probation("edge2") <= took <= probation("edge2") + 1.5 * LINGER

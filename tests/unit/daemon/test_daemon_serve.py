@@ -187,19 +187,22 @@ class Node:
         self.stuck = ""
         self.reasons: tuple[str, ...] = ()
         self.refreshed = 0
-        self.metrics = Metrics(lambda: status(peer("edge3", rekeys=self.refreshed)))
+        self.metrics = Metrics()
 
-    async def refresh(self) -> None:
+    async def status(self) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         self.refreshed += 1
+        return status(peer("edge3", rekeys=self.refreshed))
 
     def routes(self) -> Routes:
         return serve.http_routes(
-            self.metrics, self.refresh, lambda: self.stuck, lambda: self.reasons
+            self.metrics, self.status, lambda: self.stuck, lambda: self.reasons
         )
 
     async def get(self, path: str, **headers: str) -> Response:
-        return await self.routes()["GET", path](Request("GET", path, headers))
+        answer = await self.routes()["GET", path](Request("GET", path, headers))
+        assert isinstance(answer, Response)
+        return answer
 
 
 async def test_metrics_are_fresh() -> None:

@@ -12,14 +12,16 @@ import pytest
 import trio
 
 from fabricd.core.desired import desired
+from fabricd.core.essence import essence
 from fabricd.core.events import Listed, Lost, Put
 from fabricd.core.rib import Rib
 from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, KernelState, Link
 from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
+from fabricd.daemon.peers import Peers, brief
 from fabricd.daemon.reconcile import Reconciler
-from fabricd.daemon.status import About, abridged, document, essence, headline, not_ready
+from fabricd.daemon.status import About, document, headline, not_ready, overview
 from fabricd.model import Prefix
 from tests.unit.daemon.conftest import Pki
 from tests.unit.daemon.fakes import (
@@ -45,7 +47,15 @@ class Desk:
     reconciler: Reconciler
     initiator: Initiator
     about: About = field(
-        default=About("edge2", "etcd", "/fabric", last_event=NOW - 5, snapshot_fault="", now=NOW)
+        default=About(
+            "edge2",
+            "etcd",
+            lambda key, field: "",
+            "/fabric",
+            last_event=NOW - 5,
+            snapshot_fault="",
+            now=NOW,
+        )
     )
 
     def records(self, *records: Put, name: str = "edge2") -> None:
@@ -68,9 +78,17 @@ class Desk:
         return replace(ChildSa(7, name, "INSTALLED", *sides), **more)
 
     def document(self) -> dict[str, Any]:
-        result = document(self.about, self.reconciler, self.initiator)
+        peers = Peers(self.reconciler, self.initiator)
+        result = document(self.about, self.reconciler, peers.rows(self.about.now))
         assert json.loads(msgspec.json.encode(result)) == result
+        glance = document(self.about, self.reconciler, map(brief, peers.states()))
+        assert essence(glance) == essence(result)
         return result
+
+    def not_ready(self, passes: int) -> tuple[str, ...]:
+        reasons = not_ready(self.document(), passes)
+        assert not_ready(overview(self.about, self.reconciler), passes) == reasons
+        return reasons
 
     def peer(self, name: str = "edge3") -> dict[str, Any]:
         [found] = [peer for peer in self.document()["peers"] if peer["name"] == name]
@@ -310,6 +328,11 @@ async def test_rejected_records_with_their_whole_keys(desk: Desk) -> None:
     assert line["key"] == "/fabric/nodes/edge9"
     assert line["field"] == "subnets"
     assert "host bits" in line["reason"]
+    assert "at" not in line
+
+    desk.about = replace(desk.about, place=lambda key, field: f"annotation {field} of {key}")
+    [line] = desk.document()["rejected"]
+    assert line["at"] == "annotation subnets of nodes/edge9"
 
 
 async def test_what_is_held_is_warned_of(desk: Desk) -> None:
@@ -351,14 +374,14 @@ async def test_credentials_that_can_not_be_used(desk: Desk, pki: Pki) -> None:
     assert status["certificates"] == {}
     assert any(str(pki.key) in warning for warning in status["warnings"])
     assert desk.verdict()[2] == "this node's certificate or key can't be used"
-    assert not_ready(status, 1) == ("credentials: there are none that can be used",)
+    assert desk.not_ready(1) == ("credentials: there are none that can be used",)
 
 
 async def test_before_the_first_pass(desk: Desk) -> None:
     status = desk.document()
     assert status["source"]["reason"] == "no answer yet"
     assert status["kernel"] == {"ok": False, "reason": "not looked at yet"}
-    assert not_ready(status, 0) == (
+    assert desk.not_ready(0) == (
         "store: no answer yet",
         "kernel: not looked at yet",
         "charon: not looked at yet",
@@ -386,7 +409,7 @@ async def test_only_what_matters_is_worth_a_write(desk: Desk) -> None:
     before = essence(desk.document())
     desk.about = replace(desk.about, now=NOW + 60, last_event=NOW + 50)
     desk.sas(sa("fabric-edge3", replace(child, bytes_in=1000, age=90), age=120))
-    desk.reconciler.traffic.update(desk.reconciler.picture.ike or IkeState())
+    desk.reconciler.senses.traffic.update(desk.reconciler.picture.ike or IkeState())
     assert essence(desk.document()) == before
     for change in (
         lambda: desk.sas(sa("fabric-edge3", child, remote_host="10.0.0.33")),
@@ -397,23 +420,6 @@ async def test_only_what_matters_is_worth_a_write(desk: Desk) -> None:
         change()
         assert essence(desk.document()) != before
         before = essence(desk.document())
-
-
-# ---------------------------------------------------------------- as it is published
-
-
-def test_a_published_document_stays_small() -> None:
-    faults = [{"key": f"/fabric/nodes/n{n}", "field": "", "reason": "wrong"} for n in range(5000)]
-    status = {"node": "edge2", "rejected": faults, "warnings": ["one"], "held": []}
-    published = abridged(status)
-    assert published["rejected"] == faults[:100]
-    assert published["warnings"] == ["one", "rejected: 4900 more are not shown here"]
-    assert abridged(status | {"rejected": faults[:100]})["warnings"] == ["one"]
-    crowded = abridged(status | {"warnings": ["one"] * 200})
-    assert crowded["warnings"][100:] == [
-        "warnings: 100 more are not shown here",
-        "rejected: 4900 more are not shown here",
-    ]
 
 
 async def test_a_charon_that_checks_too_little_is_told(desk: Desk) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fabricd.core.state import IkeSa, IkeState
 from fabricd.daemon.keyring import Keyring
-from fabricd.daemon.trust import GRACE, Trust, uncovered
+from fabricd.daemon.trust import GRACE, REFUSAL, Trust, uncovered
 from fabricd.model import Node, Prefix, Role
+from fabricd.pki.certificate import Description, read
 from tests.unit.daemon.conftest import Pki
 
 DAY = 86400
@@ -38,7 +39,9 @@ class Bench:
     def __post_init__(self) -> None:
         self.trust = Trust("node1", lambda: self.pki.now)
 
-    def look(self) -> dict[int, str]:
+    def look(
+        self, failed: Collection[str] = (), age: int = 100, peers: Sequence[Node] = PEERS
+    ) -> dict[int, str]:
         """One pass; returns which IKE_SAs are to end, and why."""
         self.keyring.refresh()
         found = self.keyring.credentials
@@ -48,9 +51,11 @@ class Bench:
             certificates=frozenset(
                 [*self.odd, *(c.public_bytes(Encoding.DER) for c in self.certificates)]
             ),
-            sas=tuple(IkeSa(n, conn, "ESTABLISHED", False) for n, conn in self.sas.items()),
+            sas=tuple(
+                IkeSa(n, conn, "ESTABLISHED", False, age=age) for n, conn in self.sas.items()
+            ),
         )
-        self.trust.update(ike, PEERS, found)
+        self.trust.update(ike, peers, found, failed)
         return self.trust.distrusted
 
     def authenticates(self, number: int, certificate: x509.Certificate) -> None:
@@ -79,6 +84,15 @@ def test_a_good_certificate_is_kept_in_mind(bench: Bench) -> None:
     bench.look()
     assert bench.trust.of(EDGE3) == seen
     assert bench.trust.of("C=CN, O=StrongSwan, CN=edge4") is None
+
+
+def test_what_was_listed_before_this_node_had_credentials_is_read_then(bench: Bench) -> None:
+    certificate = bench.pki.peer("edge3")
+    ders = frozenset({certificate.public_bytes(Encoding.DER)})
+    bench.trust.update(IkeState(certificates=ders), PEERS, None)
+    bench.authenticates(1, certificate)
+    bench.look()
+    assert bench.trust.of(EDGE3) is not None
 
 
 def test_a_revoked_peer_is_cut_off_and_stays_so_until_it_has_another_certificate(
@@ -222,6 +236,25 @@ def test_what_can_t_be_read_stops_nothing(bench: Bench) -> None:
     assert bench.trust.of(EDGE3) is not None
 
 
+def test_each_certificate_is_read_once_whoever_comes_and_goes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+
+    def counted(der: bytes) -> tuple[x509.Certificate, Description]:
+        parsed.append(der)
+        return read(der)
+
+    monkeypatch.setattr("fabricd.daemon.trust.read", counted)
+    bench.authenticates(1, bench.pki.peer("edge3"))
+    bench.odd = [b"nothing like a certificate"]
+    edge4 = replace(PEERS[0], name="edge4", identity="C=CN, O=StrongSwan, CN=edge4")
+    for peers in (PEERS, [*PEERS, edge4], PEERS, [edge4], PEERS):
+        bench.look(peers=peers)
+        assert (bench.trust.of(EDGE3) is None) == (PEERS[0] not in peers)
+    assert len(parsed) == len(set(parsed)) == 2
+
+
 def test_the_connections_of_others_are_none_of_its_business(bench: Bench) -> None:
     stolen = bench.pki.peer("edge9")
     bench.certificates.append(stolen)
@@ -274,3 +307,28 @@ def test_a_certificate_that_is_not_for_the_record_is_doubted_until_there_is_anot
     bench.pki.now += 1200
     bench.look()
     assert bench.trust.doubted == ((name, occasion),)
+
+
+def test_a_peer_that_refuses_a_child_sa_in_an_ike_sa_that_stands_is_asked_anew(
+    bench: Bench,
+) -> None:
+    """It may have got another certificate since: then it judges the IKE_SA by an older record."""
+    bench.authenticates(1, bench.pki.peer("edge3", blocks=["2.2.2.0/24"]))
+    bench.look(failed=["fabric-edge3"])
+    before: tuple[tuple[str, str], ...] = bench.trust.doubted
+    assert before == (), "it may just not have read the record"
+    bench.pki.now += REFUSAL
+    bench.look(failed=["fabric-edge3"])
+    [(name, occasion)] = bench.trust.doubted
+    assert name == "edge3"
+    bench.look()
+    assert bench.trust.doubted == ((name, occasion),), "and that stays: nothing is undone"
+
+
+def test_a_failure_without_an_ike_sa_that_stands_says_nothing_of_the_peer(bench: Bench) -> None:
+    bench.authenticates(1, bench.pki.peer("edge3", blocks=["2.2.2.0/24"]))
+    for _ in range(2):
+        bench.look(failed=["fabric-edge3"], age=2)
+        bench.look(failed=["fabric-edge2"])
+        bench.pki.now += REFUSAL
+    assert bench.trust.doubted == ()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import h11
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from fabricd.daemon.web import (
+    FAREWELL,
     IDLE_TIMEOUT,
     MAX_CONNECTIONS,
     MAX_REQUEST,
+    MAX_STREAMS,
+    TAKE_TIMEOUT,
     Request,
     Response,
+    Routes,
+    Send,
     Server,
+    Stream,
 )
 
 
@@ -34,7 +43,38 @@ async def confirm(_: Request) -> Response:
     return Response(200, b"{}", "application/json")
 
 
-ROUTES = {
+async def drip(send: Send) -> None:
+    """A piece a second, for longer than any deadline of a connection."""
+    for number in range(int(IDLE_TIMEOUT * 3)):
+        await send(b"%d\n" % number)
+        await trio.sleep(1)
+
+
+async def flood(send: Send) -> None:
+    while True:
+        await send(b"x" * 65536)
+
+
+async def silence(_: Send) -> None:
+    await trio.sleep_forever()
+
+
+async def get_drip(_: Request) -> Stream:
+    return Stream(drip, "text/plain", (("x-kind", "stream"),))
+
+
+async def get_flood(_: Request) -> Stream:
+    return Stream(flood, "text/plain")
+
+
+async def get_silence(_: Request) -> Stream:
+    return Stream(silence, "text/plain")
+
+
+ROUTES: Routes = {
+    ("GET", "/drip"): get_drip,
+    ("GET", "/flood"): get_flood,
+    ("GET", "/silence"): get_silence,
     ("GET", "/hello"): hello,
     ("GET", "/busy"): busy,
     ("GET", "/slow"): slow,
@@ -305,3 +345,124 @@ async def test_no_more_connections_than_the_limit(
         pytest.fail("answered beyond the limit")
     await idle[0].stream.aclose()
     assert (await late.read_all()).endswith(b"hello nobody\n")
+
+
+# ---------------------------------------------------------------- streams
+
+
+def asks(path: str, version: str = "1.1", method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
+
+
+async def read_head(client: Client) -> bytes:
+    """What comes first, which is the head alone."""
+    return bytes(await client.stream.receive_some())
+
+
+async def test_a_stream_outlasts_the_deadlines_of_a_connection_and_ends_in_order(
+    client: Client, autojump_clock: MockClock
+) -> None:
+    status, headers, body = await client.ask("GET", "/drip")
+    assert (status, headers["x-kind"]) == (200, "stream")
+    assert (headers["transfer-encoding"], headers["connection"]) == ("chunked", "close")
+    assert body.split() == [b"%d" % number for number in range(int(IDLE_TIMEOUT * 3))]
+    assert await client.is_closed()
+
+
+async def test_a_stream_for_http_1_0_has_no_chunks(
+    client: Client, autojump_clock: MockClock
+) -> None:
+    await client.send(asks("/drip", "1.0"))
+    head, _, body = (await client.read_all()).partition(b"\r\n\r\n")
+    assert b"chunked" not in head.lower()
+    assert body.startswith(b"0\n1\n2\n")
+
+
+async def test_the_head_of_a_stream_is_a_head_alone(client: Client) -> None:
+    status, _, body = await client.ask("HEAD", "/drip")
+    assert (status, body) == (200, b"")
+    assert await client.is_closed()
+
+
+@asynccontextmanager
+async def streams_open(server: Server, number: int) -> AsyncIterator[list[Client]]:
+    """Streams whose clients have got the head."""
+    async with trio.open_nursery() as nursery:
+        clients = [Client(nursery, server) for _ in range(number)]
+        for client in clients:
+            await client.send(asks("/silence"))
+            assert (await read_head(client)).startswith(b"HTTP/1.1 200 ")
+        yield clients
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_more_streams_than_the_limit_and_others_are_still_answered(
+    nursery: trio.Nursery,
+) -> None:
+    server = Server(ROUTES)
+    async with streams_open(server, MAX_STREAMS) as clients:
+        status, headers, _ = await Client(nursery, server).ask("GET", "/silence")
+        assert (status, headers["reason"]) == (503, "Service Unavailable")
+        assert (await Client(nursery, server).ask("GET", "/hello"))[0] == 200
+        await clients[0].stream.aclose()
+        await wait_all_tasks_blocked()
+        late = Client(nursery, server)
+        await late.send(asks("/silence"))
+        assert (await read_head(late)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_client_that_goes_frees_its_place_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    server = Server(ROUTES)
+    start = trio.current_time()
+    for _ in range(3 * MAX_STREAMS):
+        client = Client(nursery, server)
+        await client.send(asks("/silence"))
+        assert (await read_head(client)).startswith(b"HTTP/1.1 200 ")
+        await client.stream.aclose()
+        await wait_all_tasks_blocked()
+    assert trio.current_time() == start
+    assert not nursery.child_tasks, "no task is left of those that are gone"
+
+
+async def test_what_a_client_says_on_a_stream_is_passed_over(client: Client) -> None:
+    await client.send(asks("/silence"))
+    await read_head(client)
+    await client.send(asks("/hello") * 100)
+    await wait_all_tasks_blocked()
+    await client.stream.send_eof()
+    assert await client.read_all() == b"0\r\n\r\n"
+
+
+async def test_slow_readers_of_streams_are_dropped(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    server = Server(ROUTES)
+    # Real sockets: their buffers are filled, and nobody takes anything out.
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, server.serve, [listener])
+    port = listener.socket.getsockname()[1]
+    slow = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(MAX_STREAMS)]
+    for stream in slow:
+        await stream.send_all(asks("/flood"))
+    await trio.sleep(TAKE_TIMEOUT / 2)
+    assert (await Client(nursery, server).ask("GET", "/silence"))[0] == 503
+    await trio.sleep(TAKE_TIMEOUT)
+    async with streams_open(server, MAX_STREAMS):
+        pass
+    for stream in slow:
+        async with stream:
+            sent = b"".join([piece async for piece in stream])
+        assert sent.startswith(b"HTTP/1.1 200 ")
+        assert not sent.endswith(b"\r\n0\r\n\r\n"), "it is broken off, and can be seen to be"
+
+
+async def test_a_server_that_stops_says_so_to_its_streams(autojump_clock: MockClock) -> None:
+    server = Server(ROUTES)
+    start = trio.current_time()
+    async with streams_open(server, 3) as clients:
+        pass
+    for client in clients:
+        assert await client.read_all() == b"0\r\n\r\n"
+    assert trio.current_time() <= start + FAREWELL

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fabricd.core.state import Child, ChildSa, Conn, IkeSa
-from fabricd.ike.codec import TEMPLATE, load_conn, observed_conn, observed_ike_sa
+from fabricd.ike.codec import TEMPLATE, load_conn, observed_conn, observed_ike_sa, spis
 from fabricd.ike.credentials import Credentials
 from fabricd.ike.protocol import ProtocolError, Section
 from fabricd.model import Prefix
@@ -87,6 +87,12 @@ def test_another_digest_is_a_difference_that_charon_sees() -> None:
         return {key: value for key, value in message.items() if key != "children"}
 
     assert ike("d1") == ike("d1") != ike("d2")
+
+
+def test_who_responds_leaves_older_ike_sas_to_who_initiates() -> None:
+    [message] = load_conn(replace(CONN, turn=0), CREDENTIALS).values()
+    assert isinstance(message, dict)
+    assert message["unique"] == "no"
 
 
 def test_the_template_has_a_digest() -> None:
@@ -186,6 +192,16 @@ def test_an_ike_sa_with_its_child_sa() -> None:
             ),
         ),
     )
+
+
+def test_spis_of_an_ike_sa() -> None:
+    children: Section = {
+        "a-1": {"spi-in": b"c1a2b3c4", "spi-out": b"0ea0e7fe"},
+        "a-2": {"state": b"CREATED"},
+    }
+    assert set(spis({**SA, "child-sas": children})) == {0xC1A2B3C4, 0x0EA0E7FE}
+    with pytest.raises(ProtocolError):
+        list(spis({"child-sas": {"a-1": {"spi-in": b"many"}}}))
 
 
 def test_a_half_open_one_has_no_age_and_no_children() -> None:

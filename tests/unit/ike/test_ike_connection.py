@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
+from vici.protocol import Message
 
 from fabricd.core.action import Action, Disruption, Kind
 from fabricd.core.state import IkeSa
 from fabricd.errors import Unavailable
 from fabricd.ike import Charon
-from fabricd.ike.connection import Connection, Lost
+from fabricd.ike.connection import WINDOW, Connection, Lost
 from fabricd.ike.protocol import Request
+
+REFUSED = Message.serialize({"success": "no", "errmsg": "no"})
 
 Script = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -101,7 +104,32 @@ async def test_events_between_are_no_answers(tmp_path: Path) -> None:
     script = sends(CONFIRM, event("other") + item + item + REPLY, event("list-sa") + CONFIRM)
     async with played(tmp_path / "vici", script) as path, Connection.opened(path, 5) as connection:
         [answer] = await connection.exchange([Request("list-sas", stream="list-sa")])
-        assert answer.items == ({"a": b"b"}, {"a": b"b"})
+        assert answer.items == [{"a": b"b"}, {"a": b"b"}]
+
+
+async def test_of_many_requests_the_next_are_made_while_those_before_are_answered(
+    tmp_path: Path,
+) -> None:
+    total, made, ahead = 3 * WINDOW, 0, []
+
+    def requests() -> Iterator[Request]:
+        nonlocal made
+        for number in range(total):
+            made += 1
+            yield Request("unload-conn", {"name": f"fabric-edge{number}"})
+
+    async def script(stream: trio.SocketStream) -> None:
+        asked = Requests(stream)
+        for number in range(total):
+            assert f"fabric-edge{number}".encode() in await asked.next()
+            ahead.append(made - number)
+            await stream.send_all(segment(bytes([1]) + REFUSED))
+
+    async with played(tmp_path / "charon", script) as path, Connection.opened(path, 5) as charon:
+        answers = await charon.exchange(requests())
+    assert [answer.error for answer in answers] == ["no"] * total
+    assert max(ahead) == WINDOW
+    assert min(ahead[: total - WINDOW]) > 1, "charon is never without work"
 
 
 async def test_events_that_charon_does_not_know_are_left_out(tmp_path: Path) -> None:
@@ -183,7 +211,7 @@ async def test_a_full_queue_of_connections_is_waited_for(tmp_path: Path) -> None
 def observation() -> list[bytes]:
     """Answers to what `observe` asks: nothing is there."""
     stream = [CONFIRM, REPLY, CONFIRM]
-    return [REPLY, REPLY, *stream, *stream, *stream, REPLY]
+    return [REPLY, REPLY, *stream, REPLY, *stream, *stream]
 
 
 async def test_a_connection_that_was_lost_is_opened_anew_to_observe(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_packet_that_charon_sends() -> None:
         CommandUnknown(),
         Confirmed(),
         EventUnknown(),
-        Event("list-sa", {"a": b"b"}),
+        Event("list-sa", b"\x03\x01a\x00\x01b"),
     ]
 
 
