@@ -36,6 +36,7 @@ STYLES: Final = {
     "connecting": "yellow",
     "waiting": "yellow",
     "unknown": "yellow",
+    "leaving": "yellow",
     "silent": "red",
     "impossible": "red",
 }

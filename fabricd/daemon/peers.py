@@ -32,6 +32,8 @@ class _Evidence(NamedTuple):
     peering: Peering
     conn: str
     """The connection's name."""
+    leaving: bool
+    """No record asks for it any more."""
     sas: tuple[IkeSa, ...]
     charon_seen: bool
     error: str
@@ -78,7 +80,11 @@ class Peers:
         ike, failures, errors = picture.ike, picture.failures, self._initiator.errors
         complaints = self._reconciler.senses.health.complaints
         general = "" if picture.desired.ike else "this node's certificate or key can't be used"
-        for peering in picture.desired.peerings:
+        wanted = picture.desired.peerings
+        leaving = picture.leaving if ike is not None else ()
+        names = {_name(peering) for peering in leaving}
+        peerings = sorted((*wanted, *leaving), key=_name) if leaving else wanted
+        for peering in peerings:
             conn = conn_name(peering.peer.name)
             error = (
                 trust.objection(conn)
@@ -89,6 +95,7 @@ class Peers:
             yield _Evidence(
                 peering,
                 conn,
+                _name(peering) in names,
                 ike.of(conn) if ike is not None else (),
                 ike is not None,
                 error,
@@ -152,6 +159,10 @@ def brief(peer: PeerState) -> dict[str, Any]:
     }
 
 
+def _name(peering: Peering) -> str:
+    return peering.peer.name
+
+
 def _judged(seen: _Evidence) -> PeerState:
     peering, sas = seen.peering, seen.sas
     established = [sa for sa in sas if sa.state in ESTABLISHED]
@@ -169,6 +180,8 @@ def _judged(seen: _Evidence) -> PeerState:
 def _judge(seen: _Evidence, have: frozenset[Child]) -> tuple[bool, str, str]:
     """Whether the tunnel is up, its state in a word, and why it is not up."""
     peering, error = seen.peering, seen.error
+    if seen.leaving:
+        return False, "leaving", "no record asks for it any more: it is being taken down"
     if peering.obstacle:
         return False, "impossible", peering.obstacle
     if not seen.charon_seen:

@@ -265,6 +265,7 @@ class Reconciler:
         if await self.senses.look_at_charon(self.rib.in_force(), credentials, self._failed):
             self.kernel_changed("an edge has come")
         self._derive()
+        picture.settle()
         # What comes from here on is for the next pass: this one is about what was derived.
         changed, self._changed = self._unseen | self._changed, {}
         synced = self.rib.synced
@@ -321,9 +322,10 @@ class Reconciler:
         picture = self.picture
         kernel = picture.kernel or KernelState()
         in_force = self.rib.in_force()
-        old, picture.desired = picture.desired, self._deriver.derive(in_force, kernel, self._pods())
-        if picture.desired is old:
+        old, wanted = picture.desired, self._deriver.derive(in_force, kernel, self._pods())
+        if wanted is old:
             return
+        picture.want(wanted)
         self._log_rejections(in_force.rejected)
         picture.in_force = in_force
         foreign = foreign_link(picture.desired, kernel)

@@ -123,16 +123,16 @@ Change = Callable[[Fabric], None]
 
 def lose_and_regain_c2(fabric: Fabric, take: Change, give: Change) -> None:
     with no_ping_lost(fabric, "c1", "c3"):
-        take(fabric)
-        wait_peers(fabric, "edge2", "node1")
-        wait_peers(fabric, "edge3", "node1")
-        for edge, other in (("edge2", "edge3"), ("edge3", "edge2")):
-            assert f"fabric-{other}" not in ike(fabric.nodes[edge].charon)["conns"]
-            assert not [sa for sa in sas(fabric.nodes[edge].charon) if other in sa]
         one, other = PATHS["c2"]
-        assert fabric.ping(one, other, 1) == fabric.ping(other, one, 1) == 1
-
-        give(fabric)
+        take(fabric)
+        try:
+            for edge, peer in (("edge2", "edge3"), ("edge3", "edge2")):
+                wait_peers(fabric, edge, "node1")
+                assert f"fabric-{peer}" not in ike(fabric.nodes[edge].charon)["conns"]
+                assert not [sa for sa in sas(fabric.nodes[edge].charon) if peer in sa]
+            assert fabric.ping(one, other, 1) == fabric.ping(other, one, 1) == 1
+        finally:
+            give(fabric)
         for name, peers in PEERS.items():
             wait_peers(fabric, name, *peers)
         assert fabric.ping(one, other) == fabric.ping(other, one) == 0

@@ -780,6 +780,57 @@ async def test_a_peer_that_is_gone_is_forgotten(
     assert node.peer("edge3")["initiations"] == 1
 
 
+async def test_a_peer_is_listed_until_charon_has_nothing_of_it(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    node.charon.silence = 0.5  # that long each look and each action takes
+    node.charon.refused["conn.unload fabric-edge3"] = "busy"
+    node.change(Delete("nodes/edge3"))
+    await trio.sleep(0.1)
+    leaving = node.peer("edge3")
+    assert (leaving["up"], leaving["state"]) == (False, "leaving")
+    assert "no record asks for it" in leaving["reason"]
+    await trio.sleep(5)
+    assert node.charon.times("conn.unload fabric-edge3")
+    assert node.peer("edge3")["state"] == "leaving"
+
+    node.charon.refused.clear()
+    with trio.fail_after(60):
+        while "fabric-edge3" in node.charon.held.conns:
+            assert node.peer("edge3")["state"] == "leaving"
+            await trio.sleep(0.05)
+    node.charon.silence = 0
+    await node.at_rest()
+    assert [peer["name"] for peer in node.status()["peers"]] == ["cloud1"]
+    assert node.reconciler.picture.leaving == ()
+
+
+async def test_a_peer_that_comes_back_while_it_is_leaving_is_listed_once(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    node.charon.refused["conn.unload fabric-edge3"] = "busy"
+    node.change(Delete("nodes/edge3"))
+    await trio.sleep(5)
+    assert node.peer("edge3")["state"] == "leaving"
+    node.change(EDGE3)
+    await node.at_rest()
+    assert node.peer("edge3")["state"] == "up"
+    assert node.reconciler.picture.leaving == ()
+
+
+async def test_a_charon_that_is_away_has_nothing_that_could_be_listed(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    node.charon.away = "no socket"
+    node.change(Delete("nodes/edge3"))
+    await node.passes(2)
+    assert [peer["name"] for peer in node.status()["peers"]] == ["cloud1"]
+    node.charon.away = ""
+    await node.at_rest()
+    assert "fabric-edge3" not in node.charon.held.conns
+    assert node.reconciler.picture.leaving == ()
+
+
 async def test_the_loop_beats_while_there_is_nothing_to_do(
     keyring: Keyring, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
