@@ -10,7 +10,7 @@ import gc
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -20,27 +20,26 @@ import trio
 from fabricd import __version__
 from fabricd.config import Config
 from fabricd.core.action import plan_document
-from fabricd.core.essence import essence
 from fabricd.core.events import Event, Lost
 from fabricd.core.rib import Rib
 from fabricd.core.routing import FORWARDING
 from fabricd.core.surroundings import Surroundings
 from fabricd.daemon import conflist, serve
-from fabricd.daemon.abridged import abridged
 from fabricd.daemon.initiator import Initiator
+from fabricd.daemon.keeping import Keeper
 from fabricd.daemon.live import Live
 from fabricd.daemon.machine import Machine
 from fabricd.daemon.pacing import SWEEP
 from fabricd.daemon.parts import CharonPart, KernelPart, MachinePart
-from fabricd.daemon.peers import Peers, brief
 from fabricd.daemon.pod_routes import pod_routes
 from fabricd.daemon.pods import PodService
 from fabricd.daemon.prober import Prober
+from fabricd.daemon.publishing import Publisher
 from fabricd.daemon.recent import Recent
 from fabricd.daemon.reconcile import Reconciler
-from fabricd.daemon.status import About, document, headline, not_ready, overview
+from fabricd.daemon.report import Report
+from fabricd.daemon.status import headline, not_ready
 from fabricd.daemon.store import open_store
-from fabricd.daemon.wakeup import Wakeup
 from fabricd.daemon.web import Routes
 from fabricd.errors import Unavailable
 from fabricd.ike import Charon
@@ -51,24 +50,8 @@ from fabricd.sources import Store
 STUCK: Final = 60.0
 """Seconds without a turn of the loop after which `/healthz` says so."""
 
-SETTLE: Final = 0.2
-"""Seconds from a change to its being written to the store or to disk: changes come in company, and
-tunnels come first."""
-
-PUBLISH_PAUSE: Final = 1.0
-"""Seconds between two writes of the status to the store, at least."""
-
-SAVE_PAUSE: Final = 0.0005
-"""Seconds for each record between two writings of the snapshot: what one costs grows with them."""
-
-SAVE_RETRY: Final = 30.0
-"""Seconds until another attempt to write the snapshot."""
-
 CHARON_DEADLINE: Final = 5.0
 """Seconds that charon may be silent in the middle of a command before it counts as hung."""
-
-CONFLIST_PAUSE: Final = 1.0
-"""Seconds between two looks at the file for container runtimes."""
 
 WATCH_PAUSE: Final = 5.0
 """Seconds until the kernel is asked again for notifications that it refused."""
@@ -123,72 +106,44 @@ class Daemon:
             self._reconciler.pods_changed,
         )
         self._metrics = Metrics()
-        self._last_event = 0.0
-        self._snapshot_fault = ""
-        self._to_save = Wakeup()
-        self._to_publish = Wakeup()
-        self._published: Any = None
-        self._publish_fault = ""
+        self._initiator = Initiator(charon, self._reconciler.charon_changed, rng)
+        self.report = Report(config, store.place, self._reconciler, self._initiator, wall_clock)
+        self._keeper = Keeper(self._machine, self._reconciler.rib, self.report)
+        self._publisher = Publisher(
+            store,
+            f"status/{config.node.name}",
+            self.report,
+            lambda: self._reconciler.rib.synced,
+            self._machine.aside,
+            rng,
+        )
         self._turned = trio.current_time()
         self._settled = False
-        self._peers: Peers | None = None
         self._recent = Recent()
-        self._live = Live(self._slowly, self._recent, self._machine.aside)
+        self._live = Live(self.report.whole, self._recent, self._machine.aside)
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self._load_snapshot()
+        self._keeper.load()
         self._pods.load()
         self._reconciler.refresh_credentials()
         async with trio.open_nursery() as nursery:
-            initiator = Initiator(self._charon, nursery, self._reconciler.charon_changed, self._rng)
-            self._peers = Peers(self._reconciler, initiator)
             nursery.start_soon(self._obey_signals, nursery.cancel_scope)
             nursery.start_soon(self._store.run, self._feed)
             nursery.start_soon(self._watch_kernel)
             folders = self._reconciler.keyring.folders
             nursery.start_soon(self._machine.watch_files, folders, self._reread_credentials)
             nursery.start_soon(self._charon.watch, self._reconciler.charon_changed)
+            nursery.start_soon(self._initiator.run)
             nursery.start_soon(
-                self._reconciler.run, initiator, self._metrics, self._after_pass, self._beat
+                self._reconciler.run, self._initiator, self._metrics, self._after_pass, self._beat
             )
             nursery.start_soon(self._machine.serve_http, self._http_routes())
             nursery.start_soon(self._machine.serve_control, self._control_routes())
-            nursery.start_soon(self._keep_snapshot)
             nursery.start_soon(self._probe)
+            nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._keep_conflist)
-            nursery.start_soon(self._keep_status_published)
-
-    def status(self) -> dict[str, Any]:
-        """The status document as of now."""
-        about = self._about(self._publish_fault)
-        assert self._peers is not None
-        return document(about, self._reconciler, self._peers.rows(about.now))
-
-    async def _slowly(self, publish_fault: str | None = None) -> dict[str, Any]:
-        """The same, while others have their turn. `publish_fault`: as if that were so."""
-        fault = self._publish_fault if publish_fault is None else publish_fault
-        about = self._about(fault)
-        assert self._peers is not None
-        return document(about, self._reconciler, await self._peers.rows_slowly(about.now))
-
-    def _glance(self, publish_fault: str) -> dict[str, Any]:
-        """As much of it as `essence` looks at."""
-        assert self._peers is not None
-        rows = map(brief, self._peers.states())
-        return document(self._about(publish_fault), self._reconciler, rows)
-
-    def _about(self, publish_fault: str) -> About:
-        return About(
-            node=self._config.node.name,
-            source=self._config.store.type,
-            place=self._store.place,
-            prefix=self._config.store.prefix,
-            last_event=self._last_event,
-            snapshot_fault=self._snapshot_fault,
-            now=self._now(),
-            publish_fault=publish_fault,
-        )
+            nursery.start_soon(self._publisher.run)
 
     # ------------------------------------------------------------ the loop's turns
 
@@ -208,18 +163,16 @@ class Daemon:
             self._machine.settle()
             self._notifier.ready()
         self._live.poke()
-        status = self._glance(self._publish_fault)
+        status = self.report.glance()
         self._notifier.status(headline(status, passes))
-        if essence(status) != self._published:
-            self._to_publish.poke("changed")
+        self._publisher.seen(status)
 
     def _stuck(self) -> str:
         silent = trio.current_time() - self._turned
         return f"the reconcile loop has been stuck for {silent:.0f} s" if silent > STUCK else ""
 
     def _not_ready(self) -> tuple[str, ...]:
-        seen = overview(self._about(self._publish_fault), self._reconciler)  # asked often
-        return not_ready(seen, self._reconciler.picture.passes)
+        return not_ready(self.report.overview(), self._reconciler.picture.passes)
 
     async def _watch_kernel(self) -> None:
         while True:
@@ -260,78 +213,17 @@ class Daemon:
 
     def _feed(self, event: Event) -> None:
         if not isinstance(event, Lost):
-            self._last_event = self._now()
+            self.report.last_event = self._now()
         self._reconciler.feed(event)
-        self._to_save.poke("records")
-
-    def _load_snapshot(self) -> None:
-        try:
-            self._reconciler.rib.restore(self._machine.load_records())
-        except (OSError, ValueError) as error:
-            self._snapshot_fault = str(error)
-            log.warning("snapshot of the last good records can't be read", error=str(error))
+        self._keeper.changed("records")
 
     async def _keep_conflist(self) -> None:
-        path, fault = self._config.cni.conflist, ""
-        if path is None:
-            return
-        wanted = conflist.content(self._config.cni.network, self._config.control.socket)
-        while True:
-            await trio.sleep(CONFLIST_PAUSE)
-            if self._pods.obstacle():
-                continue
-            try:
-                if await trio.to_thread.run_sync(conflist.keep, path, wanted):
-                    log.info("container runtimes are told of fabric-cni", path=str(path))
-                fault = ""
-            except OSError as error:
-                if str(error) != fault:
-                    log.error("container runtimes can't be told of fabric-cni", error=str(error))
-                fault = str(error)
-
-    async def _keep_snapshot(self) -> None:
-        saved = self._reconciler.rib.versions()
-        while True:
-            await self._to_save.wait(SAVE_RETRY if self._snapshot_fault else float("inf"))
-            await trio.sleep(SETTLE + SAVE_PAUSE * len(saved))
-            versions = self._reconciler.rib.versions()
-            if versions == saved:
-                continue
-            try:
-                await self._machine.save_records(versions)
-                saved, self._snapshot_fault = versions, ""
-            except OSError as error:
-                if str(error) != self._snapshot_fault:
-                    log.warning("the last good records can't be kept", error=str(error))
-                self._snapshot_fault = str(error)
+        cni, socket = self._config.cni, self._config.control.socket
+        if cni.conflist is not None:
+            wanted = conflist.content(cni.network, socket)
+            await conflist.keep(cni.conflist, wanted, self._pods.obstacle)
 
     # ------------------------------------------------------------ what others see
-
-    async def _keep_status_published(self) -> None:
-        key = f"status/{self._config.node.name}"
-        reported = ""
-        while True:
-            await self._to_publish.wait(float("inf"))
-            await trio.sleep(SETTLE)
-            news = essence(self._glance(publish_fault=""))  # where that is read, it is published
-            if news == self._published:
-                self._publish_fault = ""
-                continue
-            # Times and counters are in the document; only a change of its essence is worth a write.
-            status = await self._slowly(publish_fault="")
-            news = essence(status)
-            try:
-                await self._store.publish(key, await self._machine.aside(_published, status))
-                self._published, self._publish_fault, reported = news, "", ""
-            except Unavailable as error:
-                if error.reason != reported:
-                    log.warning("status can't be published", reason=error.reason)
-                    reported = error.reason
-                # Of a store that is away enough is said.
-                self._publish_fault = error.reason if self._reconciler.rib.synced else ""
-                self._to_publish.poke("again")
-                await trio.sleep(5 * self._rng.uniform(0.5, 1.5))
-            await trio.sleep(PUBLISH_PAUSE)
 
     def _http_routes(self) -> Routes:
         aside = self._machine.aside
@@ -350,7 +242,7 @@ class Daemon:
 
     async def _fresh_status(self) -> dict[str, Any]:
         await self._reconciler.refresh()
-        return await self._slowly()
+        return await self.report.whole()
 
     async def _plan(self) -> dict[str, Any]:
         actions, away = await self._reconciler.fresh_plan()
@@ -358,12 +250,8 @@ class Daemon:
 
     def _confirm(self) -> tuple[str, ...]:
         keys = self._reconciler.confirm()
-        self._to_save.poke("confirmed")
+        self._keeper.changed("confirmed")
         return tuple(f"{self._config.store.prefix}/{key}" for key in keys)
-
-
-def _published(status: Mapping[str, Any]) -> bytes:
-    return serve.encode(abridged(status))
 
 
 async def run(config: Config) -> None:

@@ -8,6 +8,7 @@ all this file knows.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -61,13 +62,11 @@ class Initiator:
     def __init__(
         self,
         charon: CharonPart,
-        nursery: trio.Nursery,
         poke: Callable[[str], None],
         rng: random.Random,
     ) -> None:
         """`poke` is called after each attempt that changed something."""
         self._charon = charon
-        self._nursery = nursery
         self._poke = poke
         self._rng = rng
         self._limit = trio.CapacityLimiter(PARALLEL)
@@ -77,6 +76,7 @@ class Initiator:
         """Connections whose next attempt waits for its turn."""
         self._wanted: dict[str, tuple[Tunnel, ...]] = {}
         self._tasks: dict[str, trio.CancelScope] = {}
+        self._begin, self._begun = trio.open_memory_channel[tuple[str, trio.CancelScope]](math.inf)
         self.errors: dict[str, str] = {}
         """By connection: why the last attempt failed."""
         self._warned: set[str] = set()
@@ -99,7 +99,7 @@ class Initiator:
             if conn in self._tasks:
                 self._tasks.pop(conn).cancel()
             scope = self._tasks[conn] = trio.CancelScope()
-            self._nursery.start_soon(self._bring_up, conn, scope)
+            self._begin.send_nowait((conn, scope))
         self._wanted = {conn: self._wanted[conn] for conn in wanted}
         self._warned &= wanted.keys()
         self._silent &= wanted.keys()
@@ -109,6 +109,12 @@ class Initiator:
         for conn in gone:
             self.attempts.pop(conn, None)
             self.errors.pop(conn, None)
+
+    async def run(self) -> None:
+        """Initiate what is wanted, for ever."""
+        async with trio.open_nursery() as nursery:
+            async for conn, scope in self._begun:
+                nursery.start_soon(self._bring_up, conn, scope)
 
     async def _bring_up(self, conn: str, scope: trio.CancelScope) -> None:
         with scope:

@@ -52,11 +52,7 @@ class Life:
     @property
     def settled(self) -> bool:
         """Whether it has done its first pass."""
-        return self.started and self.reconciler.picture.passes > 0
-
-    @property
-    def started(self) -> bool:
-        return self.daemon._peers is not None
+        return self.reconciler.picture.passes > 0
 
 
 def _office(process: Process) -> None:
@@ -203,6 +199,6 @@ class Node:
 
     def status(self) -> dict[str, Any] | None:
         """What the daemon says of itself; None: there is none."""
-        if self.life is None or not self.life.started:
+        if self.life is None:
             return None
-        return self.life.daemon.status()
+        return self.life.daemon.report.glance()

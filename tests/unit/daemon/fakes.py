@@ -290,9 +290,8 @@ class SimulatedNode:
     async def start(self, nursery: trio.Nursery, beat: float = 15.0) -> None:
         self._started = trio.current_time()
         self.reconciler.keyring.refresh()
-        self.initiator = Initiator(
-            self.charon, nursery, self.reconciler.charon_changed, random.Random(2)
-        )
+        self.initiator = Initiator(self.charon, self.reconciler.charon_changed, random.Random(2))
+        nursery.start_soon(self.initiator.run)
         nursery.start_soon(self.kernel.watch, self.reconciler.kernel_changed)
         nursery.start_soon(self.charon.watch, self.reconciler.charon_changed)
         nursery.start_soon(

@@ -210,7 +210,7 @@ async def test_a_request_that_is_none(what: str, body: object, machine: Machine)
 def test_the_file_for_runtimes_is_kept_as_it_should_be(tmp_path: Path) -> None:
     path = tmp_path / "net.d" / "10-fabric.conflist"
     wanted = conflist.content("fabric", Path("/run/fabricd/fabricd.sock"))
-    assert conflist.keep(path, wanted)
+    assert conflist.write(path, wanted)
     assert json.loads(path.read_bytes()) == {
         "cniVersion": "1.0.0",
         "name": "fabric",
@@ -220,8 +220,8 @@ def test_the_file_for_runtimes_is_kept_as_it_should_be(tmp_path: Path) -> None:
         ],
     }
     assert path.stat().st_mode & 0o777 == 0o644
-    assert not conflist.keep(path, wanted), "it is right"
+    assert not conflist.write(path, wanted), "it is right"
     path.write_text("{}")
-    assert conflist.keep(path, wanted)
+    assert conflist.write(path, wanted)
     assert path.read_bytes() == wanted
     assert [item.name for item in path.parent.iterdir()] == [path.name]

@@ -214,22 +214,24 @@ async def test_a_store_that_takes_no_status_is_asked_again(
                 "log_level": "warning",
             }
         ]
-        assert daemon.status()["warnings"] == ["this status can't be published: permission denied"]
+        assert daemon.report.glance()["warnings"] == [
+            "this status can't be published: permission denied"
+        ]
         house.store.away = ""
         await house.at_rest()
-        assert daemon.status()["warnings"] == house.published["warnings"] == []
+        assert daemon.report.glance()["warnings"] == house.published["warnings"] == []
 
 
 async def test_when_the_source_spoke_last(house: House, autojump_clock: MockClock) -> None:
     async with house.running() as daemon:
-        assert daemon.status()["source"]["last_event"] == 0
+        assert daemon.report.glance()["source"]["last_event"] == 0
         house.store.say(Listed(RECORDS))
         await house.at_rest()
         then = house.pki.now
         house.pki.now += 60
         house.store.say(Lost("connection refused"))  # that is not the source speaking
-        await until(lambda: not daemon.status()["synced"])
-        assert daemon.status()["source"]["last_event"] == then
+        await until(lambda: not daemon.report.glance()["synced"])
+        assert daemon.report.glance()["source"]["last_event"] == then
 
 
 async def test_losses_are_held_and_confirmed_through_the_socket(
@@ -280,7 +282,7 @@ async def test_the_records_are_kept_and_booted_from(
     async with house.running() as daemon:  # the store never answers
         await until(lambda: "fabric-edge4" in house.charon.held.conns)
         assert "fabric-edge3" not in house.charon.held.conns
-        assert not daemon.status()["synced"]
+        assert not daemon.report.glance()["synced"]
         assert (await house.http("/readyz"))[0] == 503
 
 
@@ -290,10 +292,10 @@ async def test_a_snapshot_that_is_damaged_is_no_obstacle(
     house.state_dir.mkdir()
     (house.state_dir / snapshot.FILE).write_text("[{")
     async with house.running() as daemon:
-        assert any("is not a snapshot" in line for line in daemon.status()["warnings"])
+        assert any("is not a snapshot" in line for line in daemon.report.glance()["warnings"])
         house.store.say(Listed(RECORDS))
         await house.at_rest()
-        await until(lambda: daemon.status()["warnings"] == [])
+        await until(lambda: daemon.report.glance()["warnings"] == [])
         assert len(house.saved()) == 3
 
 
@@ -304,9 +306,9 @@ async def test_a_disk_that_is_full_is_told_and_tried_again(
     async with house.running() as daemon:
         house.store.say(Listed(RECORDS))
         await house.at_rest()
-        await until(lambda: any("on disk" in line for line in daemon.status()["warnings"]))
+        await until(lambda: any("on disk" in line for line in daemon.report.glance()["warnings"]))
         house.state_dir.unlink()
-        await until(lambda: daemon.status()["warnings"] == [])  # without a new record
+        await until(lambda: daemon.report.glance()["warnings"] == [])  # without a new record
         assert len(house.saved()) == 3
 
 

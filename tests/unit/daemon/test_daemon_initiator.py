@@ -43,7 +43,8 @@ class Bench:
         self.charon = FakeCharon()
         self.charon.held.conns = {conn.name: conn for conn in conns}
         self.pokes: list[str] = []
-        self.initiator = Initiator(self.charon, nursery, self.pokes.append, random.Random(1))
+        self.initiator = Initiator(self.charon, self.pokes.append, random.Random(1))
+        nursery.start_soon(self.initiator.run)
 
     @property
     def times(self) -> list[float]:

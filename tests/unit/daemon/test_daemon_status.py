@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import trio
 
 from fabricd.core.desired import desired
 from fabricd.core.essence import essence
@@ -100,7 +99,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(keyring: Keyring, nursery: trio.Nursery) -> Desk:
+async def desk(keyring: Keyring) -> Desk:
     charon, rng = FakeCharon(), random.Random(1)
     keyring.refresh()
     reconciler = Reconciler(
@@ -111,7 +110,7 @@ async def desk(keyring: Keyring, nursery: trio.Nursery) -> Desk:
         keyring=keyring,
         rng=rng,
     )
-    return Desk(reconciler, Initiator(charon, nursery, reconciler.charon_changed, rng))
+    return Desk(reconciler, Initiator(charon, reconciler.charon_changed, rng))
 
 
 def sa(conn: str = "fabric-edge3", *children: ChildSa, **more: Any) -> IkeSa:
