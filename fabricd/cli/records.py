@@ -31,6 +31,7 @@ from fabricd.config import Config, ConfigError
 from fabricd.core.events import Listed, Put
 from fabricd.core.records import decode
 from fabricd.core.rib import Rib
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.daemon.store import open_store
 from fabricd.model import Rejection
 from fabricd.sources import Store
@@ -240,7 +241,7 @@ def fields_of(put: Put) -> dict[str, Any] | None:
     """The record's JSON object; None if it is none."""
     try:
         return msgspec.json.decode(put.value, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

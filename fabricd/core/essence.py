@@ -13,7 +13,10 @@ def essence(status: Mapping[str, Any]) -> Any:
     """That part, to be compared with `==`."""
     return (
         [
-            (peer["name"], peer["up"], peer["state"], peer["reason"], peer["remote"])
+            (
+                *(peer[key] for key in ("name", "up", "state", "reason", "remote")),
+                (peer.get("certificate") or {}).get("serial"),
+            )
             for peer in status["peers"]
         ],
         [status[key] for key in ("role", "version", "synced", "rejected", "held", "warnings")],

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.model import (
     NAME_PATTERN,
     Community,
@@ -108,7 +109,7 @@ def decode(key: str, value: bytes, identity_template: str) -> Decoded:
         return Decoded(None, (Rejection(key, "", reason),))
     try:
         raw = msgspec.json.decode(value, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         reason = f"not a JSON object: {str(error)[:200]}"
         return Decoded(None, (Rejection(key, "", reason),))
     reader = _Reader(key, raw)

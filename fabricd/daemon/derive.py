@@ -23,7 +23,7 @@ from fabricd.daemon.trust import Trust
 from fabricd.model import Prefix
 
 CHARON_GONE: Final = 20.0
-"""Seconds that doors stay open without word of charon: the edges have noticed by then."""
+"""Seconds that doors stay open while charon does not answer: the edges have noticed by then."""
 
 
 class Deriver:
@@ -53,7 +53,8 @@ class Deriver:
         self._carried = KeptEach[str, tuple[IkeSa, ...], Mapping[Prefix, int]](ages_in)
         self._ages: Mapping[Prefix, int] | None = None
         """What is carried, with the seconds since its latest CHILD_SA."""
-        self._seen = clock()
+        self._silent_since: float | None = clock()
+        """When charon was first asked in vain; None: it has answered the last time."""
         self.choice = Choice(around.name, clock, self._memory.index)
         """Among several gateways."""
         self._derived: tuple[InForce, Surroundings, DesiredState] | None = None
@@ -67,8 +68,13 @@ class Deriver:
         self._userspace_esp = ike.userspace_esp
         self._ages = carried_ages(ike, self._carried)
         self._arrivals.saw(ike, self._ages)
-        self._seen = self._clock()
+        self._silent_since = None
         self.choice.saw(ike, in_force, failed)
+
+    def missed(self) -> None:
+        """Charon was to be looked at, and does not answer."""
+        if self._silent_since is None:
+            self._silent_since = self._clock()
 
     def looked(self, kernel: KernelState) -> None:
         """The kernel was looked at, or it is as it was."""
@@ -101,7 +107,7 @@ class Deriver:
             answer = desired(in_force.nodes, in_force.communities, around, self._memory)
             known = self._derived = in_force, around, answer
             self._opened = None
-        ages = {} if self._clock() - self._seen > CHARON_GONE else self._ages
+        ages = {} if self._charon_is_gone() else self._ages
         ways = known[2].doors
         there = self._beside.of(ways, kernel.routes)
         beside = specifics(ways, ages, there, kernel.learned, self._arrivals.learned)
@@ -111,6 +117,10 @@ class Deriver:
         if self._opened is None or self._opened[0] != wanted:
             self._opened = wanted, _opened(known[2], wanted, kernel)
         return self._opened[1]
+
+    def _charon_is_gone(self) -> bool:
+        since = self._silent_since
+        return since is not None and self._clock() - since > CHARON_GONE
 
     def _surroundings(self, kernel: KernelState) -> Surroundings:
         return replace(

@@ -53,9 +53,9 @@ class Pacing:
         self._streak = 0
         self._longest = PAUSE
 
-    def pause_after(self, result: PassResult) -> float:
-        """Seconds until the next pass if nothing calls for one before; infinite if nothing is to
-        be done.
+    def pause_after(self, result: PassResult) -> tuple[float, str]:
+        """Seconds until the next pass if nothing calls for one before, and what it is for: to
+        `verify`, `retry`, or see what was to `linger`. Infinite if nothing is to be done.
         """
         self._streak = self._streak + 1 if result.struggled or result.refused else 0
         # What is refused must not keep the rest waiting for long.
@@ -63,10 +63,10 @@ class Pacing:
         if not result.failed:
             self._retry = RETRY[0]
             if result.acted:
-                return VERIFY
-            return LINGER if result.lingers else math.inf
+                return VERIFY, "verify"
+            return LINGER if result.lingers else math.inf, "linger"
         pause, self._retry = self._retry, min(self._retry * 2, RETRY[1])
-        return pause
+        return pause, "retry"
 
     @property
     def patience(self) -> float:

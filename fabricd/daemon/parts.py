@@ -48,6 +48,12 @@ class CharonPart(Protocol):
         """
         ...
 
+    async def listing(self) -> IkeState:
+        """As `observe`, for who is not the loop: ids that it tells are not to be acted upon. Raises
+        Unavailable.
+        """
+        ...
+
     async def apply(
         self, actions: Sequence[Action], credentials: Credentials | None
     ) -> list[Outcome]:

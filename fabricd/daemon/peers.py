@@ -23,6 +23,10 @@ from fabricd.daemon.trust import Seen
 STEP: Final = 64
 """Rows that are made in one go."""
 
+TAKEN_DOWN: Final = "no record asks for it any more: it is being taken down"
+KEPT: Final = "no record asks for it any more: it stays until the store answers"
+"""Nothing is removed on the word of a source that is away."""
+
 NO_COMPLAINTS: Final[Mapping[Child, str]] = MappingProxyType({})
 
 
@@ -32,8 +36,8 @@ class _Evidence(NamedTuple):
     peering: Peering
     conn: str
     """The connection's name."""
-    leaving: bool
-    """No record asks for it any more."""
+    leaving: str
+    """Why it is listed though no record asks for it any more, if so."""
     sas: tuple[IkeSa, ...]
     charon_seen: bool
     error: str
@@ -83,6 +87,7 @@ class Peers:
         wanted = picture.desired.peerings
         leaving = picture.leaving if ike is not None else ()
         names = {_name(peering) for peering in leaving}
+        why = TAKEN_DOWN if self._reconciler.rib.synced else KEPT
         peerings = sorted((*wanted, *leaving), key=_name) if leaving else wanted
         for peering in peerings:
             conn = conn_name(peering.peer.name)
@@ -95,12 +100,16 @@ class Peers:
             yield _Evidence(
                 peering,
                 conn,
-                _name(peering) in names,
+                why if _name(peering) in names else "",
                 ike.of(conn) if ike is not None else (),
                 ike is not None,
                 error,
                 complaints.get(conn, NO_COMPLAINTS),
             )
+
+    def brief(self) -> Iterator[dict[str, Any]]:
+        """Of each row what `core.essence` looks at."""
+        return map(self._brief, self.states())
 
     async def rows_slowly(self, now: float) -> list[dict[str, Any]]:
         """The same, while others have their turn."""
@@ -118,6 +127,17 @@ class Peers:
         for peer in self.states():
             yield self._row(peer, now, later)
 
+    def _brief(self, peer: PeerState) -> dict[str, Any]:
+        seen = self._reconciler.senses.trust.of(peer.peering.peer.identity)
+        return {
+            "name": peer.peering.peer.name,
+            "up": peer.up,
+            "state": peer.state,
+            "reason": peer.reason,
+            "remote": peer.best.remote_host if peer.best else "",
+            "certificate": {"serial": seen.about.serial} if seen is not None else None,
+        }
+
     def _row(self, peer: PeerState, now: float, later: int) -> dict[str, Any]:
         """`later`: seconds by which its SAs are older than they say."""
         peering, best = peer.peering, peer.best
@@ -126,14 +146,11 @@ class Peers:
         totals = self._reconciler.senses.traffic.of(peer.conn)
         last = best or (peer.sas[-1] if peer.sas else None)
         return {
-            "name": peering.peer.name,
+            **self._brief(peer),
+            "certificate": _certificate(trust.of(peering.peer.identity)),
             "role": peering.peer.role.value,
-            "up": peer.up,
-            "state": peer.state,
-            "reason": peer.reason,
             "initiator": peering.initiate,
             "endpoint": peering.peer.endpoint,
-            "remote": best.remote_host if best else "",
             "communities": list(peering.because),
             "ike": last.state if last else "",
             "age": age,
@@ -143,20 +160,8 @@ class Peers:
             "rekeys": totals.rekeys,
             "initiations": self._initiator.attempts[peer.conn],
             "last_error": peer.error,
-            "certificate": _certificate(trust.of(peering.peer.identity)),
             "children": [_child(pair, peer, later) for pair in peer.pairs],
         }
-
-
-def brief(peer: PeerState) -> dict[str, Any]:
-    """Of the row what `core.essence` looks at."""
-    return {
-        "name": peer.peering.peer.name,
-        "up": peer.up,
-        "state": peer.state,
-        "reason": peer.reason,
-        "remote": peer.best.remote_host if peer.best else "",
-    }
 
 
 def _name(peering: Peering) -> str:
@@ -181,7 +186,8 @@ def _judge(seen: _Evidence, have: frozenset[Child]) -> tuple[bool, str, str]:
     """Whether the tunnel is up, its state in a word, and why it is not up."""
     peering, error = seen.peering, seen.error
     if seen.leaving:
-        return False, "leaving", "no record asks for it any more: it is being taken down"
+        there = any(sa.state in ESTABLISHED for sa in seen.sas) and peering.carried <= have
+        return there, "leaving", seen.leaving
     if peering.obstacle:
         return False, "impossible", peering.obstacle
     if not seen.charon_seen:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.daemon.cni import Cni
 from fabricd.daemon.picture import Picture
 from fabricd.daemon.pods import PodService, Refused, Wish
@@ -61,7 +62,7 @@ def _taking(kind: type[B], act: Callable[[B], Awaitable[dict[str, Any]]]) -> Han
     async def handle(request: Request) -> Response:
         try:
             body = msgspec.json.decode(request.body, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return json_response({"error": f"the request's body: {error}"}, 400)
         try:
             return json_response(await act(body))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -256,6 +257,7 @@ class PodService:
         """In a thread: choose addresses, write the entry, and then the leases. Whenever it ends,
         no lease is without its entry.
         """
+        entry: Entry | None = None
         try:
             with self._leases.locked():
                 entry = Entry(
@@ -270,11 +272,20 @@ class PodService:
                 self._attachments.save(entry)
                 self._leases.take(entry.addresses, self._holder(entry), node.subnets)
         except NoLease as error:
-            self._attachments.remove(wish.name)
+            self._take_back(entry)
             raise Refused(str(error)) from None
         except OSError as error:
+            self._take_back(entry)
             raise Refused(f"{error.filename}: {error.strerror}") from error
         return entry
+
+    def _take_back(self, entry: Entry | None) -> None:
+        """On a disk that is full one can still remove."""
+        if entry is not None:
+            with suppress(OSError):
+                self._leases.release(entry.addresses, self._holder(entry))
+            with suppress(OSError):
+                self._attachments.remove(entry.name)
 
     def _choose(self, node: Node, wish: Wish, held: Sequence[str]) -> tuple[str, ...]:
         try:

@@ -81,6 +81,7 @@ class Publisher:
                 if error.reason != reported:
                     log.warning("status can't be published", reason=error.reason)
                     reported = error.reason
+                self._published = None  # it may have been taken, or be put back by a lease
                 # Of a store that is away enough is said.
                 self._report.publish_fault = error.reason if self._synced() else ""
                 self._wakeup.poke("again")

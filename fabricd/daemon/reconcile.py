@@ -18,6 +18,7 @@ import trio
 from fabricd.core.action import Action, Part
 from fabricd.core.desired import desired
 from fabricd.core.events import Event, Lost
+from fabricd.core.ownership import conn_name
 from fabricd.core.plan import Planner
 from fabricd.core.plan_kernel import foreign_link
 from fabricd.core.pods import NO_PODS, Pods
@@ -197,7 +198,7 @@ class Reconciler:
         except Unavailable as error:
             away[error.part] = error.reason
         try:
-            ike = await self._charon.observe()
+            ike = await self._charon.listing()
         except Unavailable as error:
             away[error.part] = error.reason
         wanted = self._deriver.derive(self.rib.in_force(), kernel or KernelState(), self._pods())
@@ -346,8 +347,12 @@ class Reconciler:
 
     def _forget_peers(self, initiator: Initiator) -> None:
         """A peer that is gone leaves no series behind."""
+        picture = self.picture
         known = self.senses.traffic.conns | initiator.attempts.keys()
-        gone = set(known - self.picture.desired.conns.keys())
-        if gone and self.picture.desired.ike:
+        gone = set(known - picture.desired.conns.keys())
+        if gone:
+            listed = (*picture.desired.peerings, *picture.leaving)
+            gone -= {conn_name(peering.peer.name) for peering in listed}
+        if gone and picture.desired.ike:
             self.senses.traffic.forget(gone)
             initiator.forget(gone)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fabricd.config import Config
 from fabricd.daemon.initiator import Initiator
-from fabricd.daemon.peers import Peers, brief
+from fabricd.daemon.peers import Peers
 from fabricd.daemon.reconcile import Reconciler
 from fabricd.daemon.status import About, document, overview
 
@@ -49,9 +49,7 @@ class Report:
 
     def glance(self, publish_fault: str | None = None) -> dict[str, Any]:
         """As much of it as `essence` looks at, at once."""
-        return document(
-            self.about(publish_fault), self._reconciler, map(brief, self.peers.states())
-        )
+        return document(self.about(publish_fault), self._reconciler, self.peers.brief())
 
     def overview(self) -> dict[str, Any]:
         """What is in it of the node itself: cheap, as it is asked for often."""

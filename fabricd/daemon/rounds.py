@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from fabricd.daemon.pacing import LINGER, SWEEP, VERIFY, Pacing, PassResult
+from fabricd.daemon.pacing import SWEEP, Pacing, PassResult
 from fabricd.daemon.wakeup import Wakeup
 
 MANY: Final = 16
@@ -77,7 +77,7 @@ class Rounds:
         """Wait for something to do after a pass; `beat` is called at least `every` so many seconds
         meanwhile.
         """
-        pause = self._pacing.pause_after(result)
+        pause, what_for = self._pacing.pause_after(result)
         if self._pacing.patience > 0:
             await self._hold(min(self._pacing.patience, every))
             beat()
@@ -93,9 +93,9 @@ class Rounds:
             if reasons:
                 return Round(Occasion.HEARD, reasons)
             if now >= until:
-                if pause == LINGER:
-                    return Round(Occasion.LATER, ("linger",))
-                return Round(Occasion.AGAIN, ("verify" if pause == VERIFY else "retry",))
+                return Round(
+                    Occasion.LATER if what_for == "linger" else Occasion.AGAIN, (what_for,)
+                )
             beat()
 
     async def _gather(self) -> None:

@@ -107,10 +107,11 @@ class Senses:
             return False
         picture = self._picture
         try:
-            picture.ike = ike = await self._lookout.look(picture.ike)
+            ike = await self._lookout.look(picture.ike)
         except Unavailable as error:
             picture.ike = None
             picture.fault(error)
+            self._deriver.missed()
             return False
         # With many peers each of these takes its time: others have their turn between them.
         self._deriver.saw(ike, in_force, failed)
@@ -120,6 +121,7 @@ class Senses:
         await trio.lowlevel.checkpoint()
         refused = {*failed, *self._deriver.choice.refused}
         self.trust.update(ike, self._peers.of(picture.desired.peerings), credentials, refused)
+        picture.ike = ike  # last: who sees that it is new finds the rest up to date
         picture.mend("charon")
         return self._deriver.wonders
 

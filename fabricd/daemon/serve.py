@@ -17,6 +17,7 @@ import msgspec
 import structlog
 import trio
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from fabricd.daemon.aside import Aside, aside
 from fabricd.daemon.assets import POLICY
@@ -39,6 +40,8 @@ comes to a full queue is turned away (unix(7), EAGAIN)."""
 UNANSWERED = 30_000
 """Milliseconds that what was sent may stay unacknowledged."""
 
+Encoder = Callable[[Collector], bytes]
+
 log = structlog.get_logger()
 
 
@@ -54,7 +57,7 @@ def http_routes(
     """
 
     async def get_metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = _encoder(request.headers.get("accept", ""))
         body: bytes = await aside(encode, metrics.of(await status()))
         return Response(200, body, content_type)
 
@@ -111,6 +114,16 @@ def control_routes(
         ("GET", "/plan"): get_plan,
         ("POST", "/confirm"): post_confirm,
     }
+
+
+def _encoder(accept: str) -> tuple[Encoder, str]:
+    """How metrics are encoded for who accepts this, and its content type. The library trips over
+    versions that are no numbers.
+    """
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 def encode(value: Mapping[str, Any]) -> bytes:

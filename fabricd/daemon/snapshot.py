@@ -13,6 +13,7 @@ import msgspec
 
 from fabricd import atomic
 from fabricd.core.events import Put
+from fabricd.core.unreadable import UNREADABLE
 
 FILE: Final = "records.json"
 
@@ -43,6 +44,6 @@ def load(folder: Path) -> tuple[Put, ...]:
         return ()
     try:
         lines = msgspec.json.decode(data, type=list[Line])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{folder / FILE} is not a snapshot: {error}") from error
     return tuple(Put(line.key, line.value.encode(), line.created) for line in lines)

@@ -59,6 +59,13 @@ class Charon:
             async with self._commands() as connection:
                 return await self._observer.observe(connection)
 
+    async def listing(self) -> IkeState:
+        """Everything, asked for on a connection of its own: to which charon the ids belong that
+        `observe` has told is not touched. Raises Unavailable.
+        """
+        async with Connection.opened(self._path, self._deadline) as connection:
+            return await Observer().observe(connection)
+
     async def apply(
         self, actions: Sequence[Action], credentials: Credentials | None
     ) -> list[Outcome]:

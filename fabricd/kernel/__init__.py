@@ -14,13 +14,14 @@ from typing import Final, NoReturn, Self
 import trio
 
 from fabricd.core.action import Action, Kind, Outcome
+from fabricd.core.ownership import TABLE_NAME
 from fabricd.core.state import Filter, KernelState, Pod
 from fabricd.errors import Unavailable
 from fabricd.kernel import observer, watcher
 from fabricd.kernel.effector import Effector
 from fabricd.kernel.netlink import Netlink
 from fabricd.kernel.netns import Opener
-from fabricd.kernel.pods import TRUSTED
+from fabricd.kernel.trusted import Trusted
 
 __all__ = ["Kernel"]
 
@@ -44,8 +45,8 @@ class Kernel:
         self._sysctls = tuple(sysctls)
         self._opener = Opener(helper)
         self._event_buffer = event_buffer
-        self._filter: tuple[float, Filter | None, str] | None = None
-        """Our table of nftables: when it was looked at, what was seen."""
+        self._filter = Trusted[str, tuple[Filter | None, str]]()
+        """Our table of nftables, as `Nftables.observe` shows it."""
 
     async def __aenter__(self) -> Self:
         self._commands = Netlink.open()
@@ -92,7 +93,7 @@ class Kernel:
             self._commands, self._effector.routes, interfaces, self._sysctls
         )
         found, departed = await self._effector.pods.observe(pods, interfaces)
-        table, fault = await self._observe_filter()
+        table, fault = await self._filter.of(TABLE_NAME, self._effector.nftables.observe)
         return replace(
             state,
             pods=MappingProxyType(found),
@@ -101,12 +102,6 @@ class Kernel:
             filter_fault=fault,
         )
 
-    async def _observe_filter(self) -> tuple[Filter | None, str]:
-        now = trio.current_time()
-        if self._filter is None or now - self._filter[0] > TRUSTED:
-            self._filter = now, *await self._effector.nftables.observe()
-        return self._filter[1:]
-
     async def apply(self, actions: Sequence[Action]) -> list[Outcome]:
         """Carry out actions of `core.action.KERNEL_KINDS` in order; one outcome for each.
 
@@ -114,7 +109,7 @@ class Kernel:
         is success; to put something in the place of an object that is not ours is refused.
         """
         if any(action.kind in (Kind.FILTER_SET, Kind.FILTER_REMOVE) for action in actions):
-            self._filter = None
+            self._filter.doubt(TABLE_NAME)
         return await self._effector.apply(actions)
 
     async def watch(self, changed: Callable[[str], None]) -> NoReturn:
@@ -131,7 +126,7 @@ class Kernel:
 
         def heard(what: str) -> None:
             if what == watcher.NFTABLES:
-                self._filter = None
+                self._filter.doubt(TABLE_NAME)
             elif what == watcher.OVERRUN:
                 self._effector.pods.forget()
             changed(what)

@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import subprocess
+from contextlib import suppress
+from ipaddress import ip_network
 from typing import Any, Final
 
 import trio
@@ -17,7 +19,6 @@ import trio
 from fabricd.core.filtering import collapsed
 from fabricd.core.ownership import TABLE_NAME
 from fabricd.core.state import Filter
-from fabricd.errors import Unavailable
 from fabricd.kernel.netlink import Refusal
 from fabricd.model import Prefix, family
 
@@ -48,6 +49,10 @@ _PROTOCOLS: Final = {4: "ip", 6: "ip6"}
 Json = Any
 
 
+class _Unusable(Exception):
+    """nft does not do its work: no reason for the rest of the kernel to wait."""
+
+
 class Nftables:
     """nft, in the network namespace of the process."""
 
@@ -61,8 +66,8 @@ class Nftables:
         """What the table holds, None if there is none; and why nftables can't be used, or ""."""
         try:
             shown, reason = await _shown()
-        except FileNotFoundError:
-            return None, "there is no nft: install the package nftables"
+        except _Unusable as error:
+            return None, str(error)
         lasting = self._refused
         fault = lasting[1] if lasting and trio.current_time() < lasting[0] else ""
         if shown is None:
@@ -79,7 +84,9 @@ class Nftables:
         if refusal is not None:
             self._refused = trio.current_time() + _GIVEN_UP, refusal.message
         else:
-            shown, _ = await _shown()
+            shown = None
+            with suppress(_Unusable):
+                shown, _ = await _shown()
             if shown is not None and decode(shown) != wanted:
                 self._learned = shown, wanted
         return refusal
@@ -92,8 +99,8 @@ class Nftables:
     async def _run(commands: list[Json]) -> Refusal | None:
         try:
             done = await _nft(["-f", _STDIN], json.dumps({"nftables": commands}).encode())
-        except FileNotFoundError:
-            return Refusal(errno.ENOENT, "there is no nft: install the package nftables")
+        except _Unusable as error:
+            return Refusal(errno.EIO, str(error))
         return None if done.returncode == 0 else Refusal(errno.EIO, _reason(done))
 
 
@@ -102,21 +109,29 @@ async def _shown() -> tuple[list[Json] | None, str]:
     listed = await _nft(["list", "table", "inet", TABLE_NAME])
     if listed.returncode != 0:
         return None, _reason(listed)
-    return _plain(json.loads(listed.stdout)["nftables"]), ""
+    try:
+        return _plain(json.loads(listed.stdout)["nftables"]), ""
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _Unusable(f"nft answers what this program can't read: {error}") from error
 
 
 async def _nft(arguments: list[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run nft; raises FileNotFoundError without it, Unavailable when it takes too long."""
-    with trio.move_on_after(_DEADLINE):
-        return await trio.run_process(
-            ["nft", "-j", *arguments],
-            stdin=stdin,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env={**os.environ, **_ENVIRONMENT},
-        )
-    raise Unavailable("kernel", f"nft did not answer within {_DEADLINE:g} s")
+    """Run nft; raises _Unusable."""
+    try:
+        with trio.move_on_after(_DEADLINE):
+            return await trio.run_process(
+                ["nft", "-j", *arguments],
+                stdin=stdin,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env={**os.environ, **_ENVIRONMENT},
+            )
+    except FileNotFoundError:
+        raise _Unusable("there is no nft: install the package nftables") from None
+    except OSError as error:
+        raise _Unusable(f"nft can't be started: {error.strerror}") from error
+    raise _Unusable(f"nft did not answer within {_DEADLINE:g} s")
 
 
 def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -203,12 +218,18 @@ def _element(text: Prefix) -> Json:
 
 
 def _prefix(element: Json) -> Prefix | None:
+    """None: it is none, in a set that somebody else has made."""
     match element:
         case str(address):  # a single one
-            return Prefix(f"{address}/{128 if ':' in address else 32}")
+            text = f"{address}/{128 if ':' in address else 32}"
         case {"prefix": {"addr": str(address), "len": int(length)}}:
-            return Prefix(f"{address}/{length}")
-    return None
+            text = f"{address}/{length}"
+        case _:
+            return None
+    try:
+        return Prefix(str(ip_network(text)))
+    except ValueError:
+        return None
 
 
 def _chain(name: str, kind: str, priority: int) -> Json:

@@ -21,12 +21,9 @@ from fabricd.kernel import codec, links, observer, routes
 from fabricd.kernel.links import Interface
 from fabricd.kernel.netlink import Netlink, Refusal, Request
 from fabricd.kernel.netns import Namespace, Opener
+from fabricd.kernel.trusted import Trusted
 from fabricd.model import family
 from fabricd.opener.namespaces import is_gone
-
-TRUSTED: Final = 10.0
-"""Seconds that what was seen inside a namespace counts while the kernel tells nothing else: less
-than lies between two sweeps."""
 
 _AF: Final = {4: AF_INET, 6: AF_INET6}
 
@@ -53,8 +50,8 @@ class PodLinks:
         self._netlink = netlink
         self._opener = opener
         self._refresh = refresh
-        self._seen: dict[str, tuple[float, int, _Inside | None]] = {}
-        """By pod: when its namespace was looked at, index of its port then, what was seen."""
+        self._seen = Trusted[str, tuple[int, _Inside | None]]()
+        """By pod: index of its port when its namespace was looked at, and what was seen."""
         self._netns_ids: dict[int, str] = {}
         """Pods by the number that the kernel has for their namespaces."""
         self.told = False
@@ -70,6 +67,7 @@ class PodLinks:
         departed: set[str] = set()
         names = {interface.index: name for name, interface in interfaces.items()}
         ids: dict[int, str] = {}
+        self._seen.keep(wanted.keys())
         for name, pod in wanted.items():
             port = interfaces.get(pod.port)
             if port is None or not is_port(port.link):
@@ -77,30 +75,35 @@ class PodLinks:
                     departed.add(name)
                 continue
             if port.netns_id is not None:
-                ids[port.netns_id] = name
+                ids[port.netns_id] = self._netns_ids[port.netns_id] = name
             inside = await self._look_inside(pod, port)
             if inside is not None:
                 found[name] = _as_found(pod, port.link, names.get(port.master, ""), inside)
         self._netns_ids = ids
-        self._seen = {name: seen for name, seen in self._seen.items() if name in wanted}
         return found, frozenset(departed)
 
     def heard(self, netns_id: int) -> str | None:
         """Something has changed in a namespace: the pod that it is, if it is one of ours."""
         name = self._netns_ids.get(netns_id)
         if name is not None:
-            self._seen.pop(name, None)
+            self._seen.doubt(name)
         return name
 
     def forget(self) -> None:
         """Look into every namespace again: changes may have been missed."""
-        self._seen.clear()
+        self._seen.doubt_all()
 
     async def _look_inside(self, pod: Pod, port: Interface) -> _Inside | None:
-        now = trio.current_time()
-        when, index, seen = self._seen.get(pod.name, (-TRUSTED, 0, None))
-        if self.told and index == port.index and now - when < TRUSTED:
-            return seen
+        if not self.told:
+            self._seen.doubt(pod.name)
+        index, seen = await self._seen.of(pod.name, lambda: self._enter(pod, port))
+        if index != port.index:  # another pair by now
+            self._seen.doubt(pod.name)
+            _, seen = await self._seen.of(pod.name, lambda: self._enter(pod, port))
+        return seen
+
+    async def _enter(self, pod: Pod, port: Interface) -> tuple[int, _Inside | None]:
+        seen: _Inside | None
         try:
             async with self._opener.entered(pod.netns) as there:
                 seen = await _read(there.netlink, pod, port.index)
@@ -110,14 +113,13 @@ class PodLinks:
             seen = _Inside(link, frozenset(pod.addresses), frozenset(pod.gateways))
         except OSError:
             seen = None  # to put it right will tell why it can't be done
-        self._seen[pod.name] = now, port.index, seen
-        return seen
+        return port.index, seen
 
     # ------------------------------------------------------------ putting right
 
     async def set(self, pod: Pod) -> Refusal | None:
         """Make a pod's pair, or put right what is wrong with it."""
-        self._seen.pop(pod.name, None)
+        self._seen.doubt(pod.name)
         refusal: Refusal | None = None
         try:
             # Whoever is cancelled must not leave half of it behind; the kernel is quick.

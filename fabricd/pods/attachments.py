@@ -5,6 +5,7 @@ A pod is written down before anything is made for it, and struck out after every
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import msgspec
 
 from fabricd import atomic
 from fabricd.core.pods import Attachment
+from fabricd.core.unreadable import UNREADABLE
 
 FOLDER: Final = "pods"
 
@@ -74,6 +76,16 @@ def written_down(folder: Path) -> frozenset[str] | None:
     )
 
 
+def _checked(entry: Entry, path: Path) -> Entry:
+    """Raises ValueError: whatever is made of it relies on this."""
+    if entry.name != path.stem:
+        raise ValueError(f"it is named {entry.name!r}")
+    families = [ip_interface(text).version for text in entry.addresses]
+    if not families or len(families) > len(set(families)):
+        raise ValueError(f"addresses are one a family, not {list(entry.addresses)}")
+    return entry
+
+
 def _load(folder: Path) -> tuple[dict[str, Entry], list[str]]:
     entries: dict[str, Entry] = {}
     faults: list[str] = []
@@ -83,10 +95,10 @@ def _load(folder: Path) -> tuple[dict[str, Entry], list[str]]:
         return {}, [f"{folder}: {error.strerror}"]
     for path in paths:
         try:
-            entry = msgspec.json.decode(path.read_bytes(), type=Entry)
+            entry = _checked(msgspec.json.decode(path.read_bytes(), type=Entry), path)
         except FileNotFoundError:
             continue
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (*UNREADABLE, OSError, ValueError) as error:
             faults.append(f"{path}: {error}: remove it, and attach that pod again")
             continue
         entries[entry.name] = entry

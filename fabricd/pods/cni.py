@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from fabricd.core.pods import gateway, hardware_address, port_name
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.model import family
 from fabricd.pods.attachments import Entry
 
@@ -99,7 +100,7 @@ def version_of(config: str) -> str:
     """The version to answer in, whatever else is wrong."""
     try:
         found = msgspec.json.decode(config)["cniVersion"]
-    except (msgspec.MsgspecError, KeyError, TypeError, UnicodeError):
+    except (*UNREADABLE, UnicodeError, KeyError, TypeError):
         return VERSIONS[-1]
     return found if isinstance(found, str) else VERSIONS[-1]
 
@@ -145,7 +146,7 @@ def parse(call: Call) -> Asked:
 def _config(text: str) -> dict[str, Any]:
     try:
         config = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (*UNREADABLE, UnicodeError) as error:
         raise CniError(
             DECODING_FAILED, "the network's configuration is not JSON", str(error)
         ) from None

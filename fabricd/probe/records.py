@@ -20,6 +20,7 @@ from fabricd.config import Config, ConfigError
 from fabricd.core.events import Listed, Put
 from fabricd.core.facts import NodeView, PeerView, Records
 from fabricd.core.rib import Rib
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.daemon import snapshot
 from fabricd.daemon.store import open_store
 from fabricd.errors import Unavailable
@@ -78,7 +79,7 @@ def claims(value: bytes) -> tuple[str, ...]:
     """The subnets of a record that is not right, as far as they can be read."""
     try:
         subnets = msgspec.json.decode(value, type=dict[str, Any]).get("subnets", [])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return ()
     found = []
     for text in subnets if isinstance(subnets, list) else ():
@@ -155,7 +156,7 @@ def _views(documents: Mapping[str, bytes]) -> Iterable[tuple[str, NodeView]]:
     for name, value in documents.items():
         try:
             yield name, view_of(msgspec.json.decode(value))
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except (*UNREADABLE, ValueError):
             continue
 
 

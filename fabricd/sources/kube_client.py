@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import msgspec
 import trio
 
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.errors import Unavailable
 from fabricd.sources.kube_access import Access, Credentials
 from fabricd.sources.kube_http import MAX_ERROR, Connection, Head, HttpError
@@ -186,7 +187,7 @@ def read_status(body: bytes) -> Status | None:
     """The Status object of an answer; None when there is none."""
     try:
         status = msgspec.json.decode(body, type=Status)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return status if status.kind == "Status" else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar
 
@@ -15,8 +16,10 @@ import msgspec
 import trio
 from msgspec import Raw, Struct
 
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.sources.kube_client import KubeClient, Refused, Status
 from fabricd.sources.kube_http import Connection
+from fabricd.sources.pruned import pruned
 from fabricd.sources.store import HistoryGone
 
 PAGE: Final = 500
@@ -26,6 +29,7 @@ GRACE: Final = 5.0
 """Seconds that a server may be late in ending a watch as it was told to."""
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class _ListMeta(Struct, frozen=True, rename="camel"):
@@ -141,29 +145,38 @@ async def _list(
 
 def _page(client: KubeClient, resource: Resource[T], body: bytes) -> _Page[T]:
     try:
-        return resource.page(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _not_too_deep(resource.page, body)
+    except UNREADABLE as error:
         raise client.failure(resource.path, f"the answer is no list: {error}") from error
 
 
 def _read(client: KubeClient, resource: Resource[T], line: bytes) -> tuple[T | None, str, bool]:
     """What a line of a watch says, as `deliver` takes it."""
     try:
-        frame = msgspec.json.decode(line, type=_Frame)
-        if frame.type == "ERROR":
-            status = msgspec.json.decode(frame.object, type=Status)
-            raise HistoryGone(
-                "store",
-                client.failure(
-                    resource.path, f"{status.code}: {status.message or 'an error in the watch'}"
-                ).reason,
-            )
-        version = msgspec.json.decode(frame.object, type=_Versioned).metadata.resource_version
-        if frame.type == "BOOKMARK":
-            return None, version, False
-        found = msgspec.json.decode(frame.object, type=resource.kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _not_too_deep(partial(_said, client, resource), line)
+    except UNREADABLE as error:
         raise client.failure(resource.path, f"the watch speaks nonsense: {error}") from error
+
+
+def _not_too_deep(read: Callable[[bytes], U], data: bytes) -> U:
+    """What `read` makes of it, without what is nested too deep for that."""
+    try:
+        return read(data)
+    except RecursionError:
+        return read(pruned(data))
+
+
+def _said(client: KubeClient, resource: Resource[T], line: bytes) -> tuple[T | None, str, bool]:
+    """Raises as msgspec does, and HistoryGone."""
+    frame = msgspec.json.decode(line, type=_Frame)
+    if frame.type == "ERROR":
+        status = msgspec.json.decode(frame.object, type=Status)
+        said = f"{status.code}: {status.message or 'an error in the watch'}"
+        raise HistoryGone("store", client.failure(resource.path, said).reason)
+    version = msgspec.json.decode(frame.object, type=_Versioned).metadata.resource_version
+    if frame.type == "BOOKMARK":
+        return None, version, False
+    found = msgspec.json.decode(frame.object, type=resource.kind)
     return found, version, frame.type == "DELETED"
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from fabricd.core.unreadable import UNREADABLE
 from fabricd.errors import Unavailable
 from fabricd.sources.kube_client import JSON_PATCH, MERGE_PATCH, KubeClient, Refused
 from fabricd.sources.kube_records import COMMUNITIES, NODES, ROLE, KubeNode, node_patch
@@ -34,7 +35,7 @@ class RecordWriter:
         folder, name = split(key)
         try:
             record = msgspec.json.decode(value, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise Unavailable("store", f"{key}: only a JSON object can be written here") from error
         if folder == COMMUNITIES:
             await self._put_community(name, record)
@@ -97,7 +98,7 @@ async def read_node(client: KubeClient, name: str) -> KubeNode | None:
     path = f"{NODES_PATH}/{quote(name, safe='')}"
     try:
         return msgspec.json.decode(await client.call("GET", path), type=KubeNode)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise client.failure(path, f"the answer is no Node: {error}") from error
     except Refused as error:
         if error.code == HTTPStatus.NOT_FOUND and error.known:

@@ -44,6 +44,9 @@ class Client:
         self._charon.hands_seen = self._charon.hands
         return found
 
+    async def listing(self) -> IkeState:
+        return self._listed(await self._process())
+
     def _listed(self, process: Process) -> IkeState:
         now = trio.current_time()
         return IkeState(

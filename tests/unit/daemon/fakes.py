@@ -147,6 +147,9 @@ class FakeCharon(Part):
         self.looked_at.append(only)
         return state if only is None or last is None else renewed(last, only, state)
 
+    async def listing(self) -> IkeState:
+        return await self.observe()
+
     async def apply(
         self, actions: Sequence[Action], credentials: Credentials | None
     ) -> list[Outcome]:

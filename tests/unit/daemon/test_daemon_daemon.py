@@ -199,6 +199,23 @@ async def test_the_status_is_published_on_change_only(
         assert len(house.store.published) <= before + 3
 
 
+async def test_what_a_store_may_have_taken_though_it_did_not_say_so_is_put_right(
+    house: House, autojump_clock: MockClock
+) -> None:
+    async with house.running():
+        house.store.say(Listed(RECORDS))
+        await house.at_rest()
+        before = len(house.store.published)
+        house.store.away = "no answer within 5 s"  # the write is there, the answer got lost
+        house.store.say(Lost("no answer within 5 s"))
+        await trio.sleep(2)
+        house.store.away = ""
+        house.store.say(Listed(RECORDS))
+        await trio.sleep(20)
+        assert len(house.store.published) > before
+        assert house.published["synced"]
+
+
 async def test_a_store_that_takes_no_status_is_asked_again(
     house: House, autojump_clock: MockClock
 ) -> None:

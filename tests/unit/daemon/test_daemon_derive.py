@@ -266,11 +266,16 @@ def test_where_all_are_silent_the_edge_moves_ever_less_often(edge: Desk) -> None
 def test_doors_outlast_a_charon_that_is_silent_and_close_when_it_is_gone(gateway: Desk) -> None:
     assert gateway.doors() == set()
     gateway.saw(carrying("2.2.2.0/27"))
+    gateway.now += 10 * CHARON_GONE  # there was no reason to look at it
+    gateway.deriver.missed()
     assert gateway.doors() == {"2.2.2.0/27"}
     gateway.now += CHARON_GONE
+    gateway.deriver.missed()
     assert gateway.doors() == {"2.2.2.0/27"}
     gateway.now += 1
     assert gateway.doors() == set()
+    gateway.saw(carrying("2.2.2.0/27"))
+    assert gateway.doors() == {"2.2.2.0/27"}
 
 
 def test_a_restart_leaves_the_doors_that_are_open(gateway: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -347,6 +348,25 @@ async def test_a_kernel_that_refuses(machine: Machine) -> None:
         machine.kernel.refused.clear()
         await daemon.pods.attach(machine.wish())
         machine.nothing_half_made()
+
+
+async def test_a_disk_that_fills_up_between_two_leases(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = MortalLeases.take
+
+    def takes_and_fails(self: MortalLeases, *arguments: object) -> None:
+        take(self, *arguments)  # type: ignore[arg-type]
+        raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/cni/x")
+
+    async with machine.daemon() as daemon:
+        with monkeypatch.context() as patch:
+            patch.setattr(MortalLeases, "take", takes_and_fails)
+            why = await daemon.refused(machine.wish())
+        assert why == "/var/lib/cni/x: No space left on device"
+        assert machine.leased() == {}
+        assert machine.attachments.load() == ({}, [])
+        await daemon.pods.attach(machine.wish())
 
 
 async def test_a_kernel_that_does_not_answer(machine: Machine, autojump_clock: MockClock) -> None:

@@ -17,6 +17,7 @@ from fabricd.core.routing import MAIN_TABLE
 from fabricd.core.state import Route, RouteKind, Sysctl
 from fabricd.daemon.keyring import Keyring
 from fabricd.daemon.pacing import LINGER, PATIENCE, PAUSE, RETRY, SWEEP
+from fabricd.daemon.peers import KEPT, TAKEN_DOWN
 from fabricd.daemon.reconcile import BOOT_GRACE
 from fabricd.daemon.rounds import LONG_ENOUGH, MANY, QUIET
 from fabricd.model import Prefix
@@ -788,11 +789,12 @@ async def test_a_peer_is_listed_until_charon_has_nothing_of_it(
     node.change(Delete("nodes/edge3"))
     await trio.sleep(0.1)
     leaving = node.peer("edge3")
-    assert (leaving["up"], leaving["state"]) == (False, "leaving")
-    assert "no record asks for it" in leaving["reason"]
+    assert (leaving["up"], leaving["state"]) == (True, "leaving")
+    assert leaving["reason"] == TAKEN_DOWN
     await trio.sleep(5)
     assert node.charon.times("conn.unload fabric-edge3")
-    assert node.peer("edge3")["state"] == "leaving"
+    leaving = node.peer("edge3")
+    assert (leaving["up"], leaving["state"]) == (False, "leaving")
 
     node.charon.refused.clear()
     with trio.fail_after(60):
@@ -818,6 +820,25 @@ async def test_a_peer_that_comes_back_while_it_is_leaving_is_listed_once(
     assert node.reconciler.picture.leaving == ()
 
 
+async def test_while_the_store_is_away_who_leaves_stays_and_keeps_its_numbers(
+    node: SimulatedNode, autojump_clock: MockClock
+) -> None:
+    node.charon.carry(1000, 2000)
+    node.charon.tell("child-rekey fabric-edge3")
+    await node.at_rest()
+    node.change(Delete("nodes/edge3"))
+    node.reconciler.feed(Lost("connection refused"))
+    await trio.sleep(3600)
+    leaving = node.peer("edge3")
+    assert (leaving["up"], leaving["state"]) == (True, "leaving")
+    assert leaving["reason"] == KEPT
+    assert (leaving["bytes_in"], leaving["initiations"]) == (1000, 1)
+    node.list(EDGE2, CLOUD1)
+    await node.at_rest()
+    assert [peer["name"] for peer in node.status()["peers"]] == ["cloud1"]
+    assert "fabric-edge3" not in node.reconciler.senses.traffic.conns
+
+
 async def test_a_charon_that_is_away_has_nothing_that_could_be_listed(
     node: SimulatedNode, autojump_clock: MockClock
 ) -> None:
@@ -829,6 +850,30 @@ async def test_a_charon_that_is_away_has_nothing_that_could_be_listed(
     await node.at_rest()
     assert "fabric-edge3" not in node.charon.held.conns
     assert node.reconciler.picture.leaving == ()
+
+
+async def test_who_sees_another_state_of_charon_finds_what_follows_up_to_date(
+    node: SimulatedNode, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many peers others have their turn in between: the prober for one."""
+    checkpoint = trio.lowlevel.checkpoint
+    seen: list[set[str]] = []
+    health = node.reconciler.senses.health
+
+    async def others_have_their_turn() -> None:
+        if node.reconciler.picture.ike is not before:
+            seen.append({conn for conn, _ in health.pairs})
+        await checkpoint()
+
+    node.change(
+        put("nodes/edge4", 4, endpoint="10.0.0.4", subnets=["2.2.2.64/27"], community="app1")
+    )
+    await node.until(lambda: "fabric-edge4" in node.charon.held.conns)
+    before = node.reconciler.picture.ike
+    monkeypatch.setattr(trio.lowlevel, "checkpoint", others_have_their_turn)
+    await node.until(lambda: node.peer("edge4")["up"])
+    assert seen
+    assert all("fabric-edge4" in pairs for pairs in seen)
 
 
 async def test_the_loop_beats_while_there_is_nothing_to_do(

@@ -225,6 +225,15 @@ async def test_metrics_in_the_form_that_is_asked_for() -> None:
     assert {"fabricd_tunnel_up", "fabricd_build"} <= {family.name for family in families}
 
 
+@pytest.mark.parametrize(
+    "accept", ["text/plain; version=x", "application/openmetrics-text; version=1.x", ";=,", "\xff"]
+)
+async def test_metrics_for_who_asks_for_nonsense(accept: str) -> None:
+    answer = await Node().get("/metrics", accept=accept)
+    assert answer.status == 200
+    assert b"fabricd_tunnel_up" in answer.body
+
+
 async def test_healthy_and_stuck() -> None:
     node = Node()
     assert await node.get("/healthz") == Response(200, b"ok\n")

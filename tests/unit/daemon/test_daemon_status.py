@@ -18,7 +18,7 @@ from fabricd.core.state import Child, ChildSa, IkeSa, IkeState, KernelState, Lin
 from fabricd.core.surroundings import Surroundings
 from fabricd.daemon.initiator import Initiator
 from fabricd.daemon.keyring import Keyring
-from fabricd.daemon.peers import Peers, brief
+from fabricd.daemon.peers import Peers
 from fabricd.daemon.reconcile import Reconciler
 from fabricd.daemon.status import About, document, headline, not_ready, overview
 from fabricd.model import Prefix
@@ -80,7 +80,7 @@ class Desk:
         peers = Peers(self.reconciler, self.initiator)
         result = document(self.about, self.reconciler, peers.rows(self.about.now))
         assert json.loads(msgspec.json.encode(result)) == result
-        glance = document(self.about, self.reconciler, map(brief, peers.states()))
+        glance = document(self.about, self.reconciler, peers.brief())
         assert essence(glance) == essence(result)
         return result
 

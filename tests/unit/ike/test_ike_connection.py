@@ -253,6 +253,19 @@ async def test_ids_are_not_used_on_a_charon_that_did_not_list_them(tmp_path: Pat
             await charon.apply([action], None)
 
 
+async def test_who_only_asks_does_not_change_to_which_charon_ids_belong(tmp_path: Path) -> None:
+    action = Action(
+        Kind.IKE_TERMINATE, "1", Disruption.DROP, "", IkeSa(1, "fabric-x", "ESTABLISHED", True)
+    )
+    scripts = sends(*observation()), sends(*observation())
+    async with played(tmp_path / "vici", *scripts) as path:
+        charon = Charon(path)
+        await charon.observe()
+        await charon.listing()  # by another charon, for all one knows
+        with pytest.raises(Lost):
+            await charon.apply([action], None)  # on the first one's connection, which has ended
+
+
 async def test_a_listing_of_another_shape_is_unavailable(tmp_path: Path) -> None:
     odd = segment(b"\x01\x03\x0bauthorities\x00\x01x")
     async with played(tmp_path / "vici", sends(odd, *observation()[1:])) as path:

@@ -165,6 +165,18 @@ def test_a_change_is_seen(change: Callable[[list[dict[str, Any]]], None]) -> Non
     assert found != WANT
 
 
+@pytest.mark.parametrize(
+    "element",
+    ["eth0", "52:54:00:12:34:56", {"prefix": {"addr": "2.0.0.1", "len": 8}}, {"concat": ["a", 1]}],
+)
+def test_a_set_of_something_else_is_a_change_like_others(element: object) -> None:
+    listing = shown()
+    the_set(listing, "fabric4")["elem"] = [element]
+    found = decode(listing)
+    assert not found.intact
+    assert found.inside == (Prefix("fd00:2::/64"),)
+
+
 def test_other_elements_are_seen_as_such() -> None:
     listing = shown()
     the_set(listing, "fabric4")["elem"].remove("10.233.1.9")
@@ -204,6 +216,36 @@ async def test_a_machine_without_nft(nft: Callable[[str], None]) -> None:
     for refusal in (await table.load(WANT), await table.remove()):
         assert refusal is not None
         assert refusal.message == "there is no nft: install the package nftables"
+
+
+async def test_an_nft_that_does_not_run(nft: Callable[[str], None], tmp_path: Path) -> None:
+    nft("exit 0")
+    (tmp_path / "nft").chmod(0o644)
+    table = Nftables()
+    assert await table.observe() == (None, "nft can't be started: Permission denied")
+    refusal = await table.load(WANT)
+    assert refusal is not None
+    assert refusal.message == "nft can't be started: Permission denied"
+
+
+@pytest.mark.parametrize("answer", ["", "{", "[]", '{"nftables": 1}'])
+async def test_an_nft_that_speaks_nonsense(nft: Callable[[str], None], answer: str) -> None:
+    nft(f"echo '{answer}'")
+    found, fault = await Nftables().observe()
+    assert found is None
+    assert fault.startswith("nft answers what this program can't read: ")
+
+
+async def test_an_nft_that_takes_too_long_keeps_nothing_else_waiting(
+    nft: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabricd.kernel.nft._DEADLINE", 0.1)
+    nft("exec /bin/sleep 60")
+    table = Nftables()
+    assert await table.observe() == (None, "nft did not answer within 0.1 s")
+    refusal = await table.remove()
+    assert refusal is not None
+    assert refusal.message == "nft did not answer within 0.1 s"
 
 
 async def test_a_table_that_is_not_there_is_no_fault(nft: Callable[[str], None]) -> None:

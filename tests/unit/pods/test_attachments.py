@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fabricd.core.pods import Attachment
@@ -63,6 +64,36 @@ def test_a_file_that_cannot_be_read_is_told_of_and_the_others_count(
     assert fault.startswith(f"{bad}: ")
     assert fault.endswith("remove it, and attach that pod again")
     assert written_down(attachments.folder) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"addresses": ["2.2.2.300/27"]}, "'2.2.2.300/27' does not appear to be"),
+        ({"addresses": []}, "addresses are one a family, not []"),
+        ({"addresses": ["2.2.2.2/27", "2.2.2.3/27"]}, "addresses are one a family"),
+        ({"name": "pod9"}, "it is named 'pod9'"),
+        ({"netns": [[]] * 2}, "Expected `str`, got `array`"),
+    ],
+)
+def test_nor_is_an_entry_believed_that_somebody_has_changed(
+    wrong: dict[str, object], why: str, attachments: Attachments
+) -> None:
+    attachments.save(OTHER)
+    attachments.save(ENTRY)
+    path = attachments.folder / "pod1.json"
+    path.write_bytes(msgspec.json.encode(msgspec.to_builtins(OTHER) | wrong))
+    entries, (fault,) = attachments.load()
+    assert entries == {ENTRY.name: ENTRY}
+    assert why in fault
+
+
+def test_nor_is_one_nested_too_deep_to_be_read(attachments: Attachments) -> None:
+    attachments.folder.mkdir(parents=True)
+    (attachments.folder / "pod1.json").write_text('{"x": ' + "[" * 5000 + "]" * 5000 + "}")
+    entries, (fault,) = attachments.load()
+    assert entries == {}
+    assert "recursion" in fault
 
 
 def test_whose_addresses_are_written_down(attachments: Attachments) -> None:

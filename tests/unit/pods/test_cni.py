@@ -142,7 +142,7 @@ def test_an_interface_that_is_none(ifname: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', "\ud800"])
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', "\ud800", '{"x": ' + 5000 * "["])
 def test_a_configuration_that_is_none(text: str) -> None:
     code, _ = refused(Call(ENVIRONMENT, text))
     assert code == DECODING_FAILED
