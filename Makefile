@@ -33,7 +33,7 @@ lab-down: setup ## Remove the fabric that `make lab` left up
 	@$(lab) down $(ARGS)
 
 test: lint ## Set-up, lint and every test but those of the packages
-	$(bin)/pytest -n auto $(ARGS) || { test $$? = 1 -a -n "$(AGAIN)" && $(bin)/python -m tests.again; }
+	$(bin)/pytest -n auto --durations=20 $(ARGS) || { test $$? = 1 -a -n "$(AGAIN)" && $(bin)/python -m tests.again; }
 
 test-kernel: setup ## The tests with the kernel's own ESP, IPIP and systemd alone (User Mode Linux)
 	$(bin)/pytest -n auto tests/kernel $(ARGS)

@@ -60,7 +60,7 @@ class Deriver:
         self._derived: tuple[InForce, Surroundings, DesiredState] | None = None
         self._opened: tuple[_Open, DesiredState] | None = None
         """What was derived, with the doors that are open."""
-        self._podded: tuple[DesiredState, Pods, DesiredState] | None = None
+        self._podded = Kept(with_pods)
         """That, with the pods that are attached."""
 
     def saw(self, ike: IkeState, in_force: InForce, failed: Collection[str]) -> None:
@@ -89,9 +89,7 @@ class Deriver:
     def derive(self, in_force: InForce, kernel: KernelState, pods: Pods = NO_PODS) -> DesiredState:
         """What should be. `kernel` is the kernel as it was seen last, or empty."""
         wanted = self._without_pods(in_force, kernel)
-        if self._podded is None or self._podded[0] is not wanted or self._podded[1] != pods:
-            self._podded = wanted, pods, with_pods(wanted, pods, self._around.bridge)
-        return self._podded[2]
+        return self._podded.of(wanted, pods, self._around.bridge)
 
     def asked(self, pods: Pods) -> Mapping[str, Pod]:
         """What to look for in the kernel of these pods."""
