@@ -61,13 +61,26 @@ class Machine:
         self.namespace = namespace
         self.files = run / f"{name}.machine"
         self._make_files()
-        binds = "".join(f"mount --bind {self.files}/{path} /{path}\n" for path in OWN)
+        # The checkout may be in a directory that is bound over.
+        kept = self.files / "checkout"
+        binds = [
+            f"mount --bind {CHECKOUT} {kept}",
+            *(f"mount --bind {self.files}/{path} /{path}" for path in OWN),
+        ]
+        binds[-1:-1] = [f"mkdir -p {CHECKOUT}", f"mount --bind {kept} {CHECKOUT}"]
         self.holder: Process = namespace.popen(
             *("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"),
             *(
                 "bash",
                 "-ec",
-                f"trap exit TERM; {binds}touch /run/up; while sleep 3600 & wait; do :; done",
+                "\n".join(
+                    (
+                        "trap exit TERM",
+                        *binds,
+                        "touch /run/up",
+                        "while sleep 3600 & wait; do :; done",
+                    )
+                ),
             ),
             name=f"{name}-machine",
         )
@@ -77,7 +90,7 @@ class Machine:
         self._init = children.read_text(encoding="ascii").split()[0]
 
     def _make_files(self) -> None:
-        for path in OWN:
+        for path in (*OWN, "checkout"):
             (self.files / path).mkdir(parents=True)
         etc = self.files / "etc"
         shutil.copytree("/etc", etc, symlinks=True, dirs_exist_ok=True)

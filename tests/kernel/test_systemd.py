@@ -40,18 +40,18 @@ def test_installed_by_the_words_of_the_docs_it_gets_ready(
     edges: Edges, before: tuple[str, str]
 ) -> None:
     for block in page.commands(DOCS, "From a checkout"):
-        edges.run(f"cd /usr/src/fabricd\n{block}", timeout=900)
+        edges.run(f"cd /usr/src/fabricd\n{block}", timeout=1800)
     assert edges.guest.status("systemctl start fabricd") == 0
-    assert "unmet condition check (ConditionPathExists=/etc/fabricd/fabricd.toml)" in edges.run(
-        "systemctl status fabricd || true"
-    )
+    said = edges.run("systemctl status fabricd || true")
+    assert "unmet condition check" in said
+    assert "ConditionPathExists=/etc/fabricd/fabricd.toml" in said
     edges.issue_certificates()
 
     example, certificates, start = page.commands(DOCS, "Configure and start")
     edges.run(example)
     edges.configure_edge2()
     edges.run(f"cd /srv/ca\n{certificates}")
-    said = edges.run(start, timeout=120)
+    said = edges.run(start, timeout=300)
 
     assert "Active: active (running)" in said
     completion = "/usr/local/share/bash-completion/completions/fabricctl"
@@ -92,7 +92,7 @@ def test_a_pod_is_put_right_without_root(edges: Edges) -> None:
         f"ip link set {port_name('pod2')} nomaster",
     ):
         edges.run(damage)
-        wait_until(edges.pods_talk, f"pods talk again after: {damage}", timeout=30)
+        wait_until(edges.pods_talk, f"pods talk again after: {damage}", timeout=120)
     assert "pod.set" not in edges.run("fabricctl plan || true")
 
 
@@ -102,7 +102,7 @@ def test_it_switches_forwarding_on_by_itself(edges: Edges) -> None:
     wait_until(
         lambda: edges.run("sysctl -n net.ipv4.ip_forward").strip() == "1",
         "forwarding is on again",
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -128,9 +128,9 @@ def test_killed_it_starts_again_and_touches_nothing(edges: Edges) -> None:
 
 def test_frozen_it_is_ended_by_the_watchdog_and_touches_nothing(edges: Edges) -> None:
     edges.guest.write(
-        "/etc/systemd/system/fabricd.service.d/watchdog.conf", "[Service]\nWatchdogSec=5\n"
+        "/etc/systemd/system/fabricd.service.d/watchdog.conf", "[Service]\nWatchdogSec=15\n"
     )
-    edges.run("systemctl daemon-reload && systemctl restart fabricd", timeout=120)
+    edges.run("systemctl daemon-reload && systemctl restart fabricd", timeout=300)
     tunnel, pid = edges.tunnel(), edges.main_pid()
 
     edges.run(f"kill -STOP {pid}")
@@ -166,7 +166,7 @@ def test_a_wrong_config_is_named_in_the_journal_and_not_tried_for_ever(edges: Ed
     assert "/etc/fabricd/fabricd.toml: store.typ: unknown key, did you mean type?" in journal
     assert edges.tunnel() == tunnel
     edges.guest.write("/etc/fabricd/fabricd.toml", good)
-    edges.run("systemctl restart fabricd", timeout=120)
+    edges.run("systemctl restart fabricd", timeout=300)
     edges.wait_up()
     assert edges.tunnel() == tunnel
 
@@ -176,9 +176,9 @@ def test_uninstalled_it_leaves_nothing(edges: Edges, before: tuple[str, str]) ->
     edges.remove_pods()
     some, everything = page.commands(DOCS, "Uninstall")
 
-    edges.run(f"cd /usr/src/fabricd\n{some}", timeout=120)
+    edges.run(f"cd /usr/src/fabricd\n{some}", timeout=300)
     left = edges.run("cd /etc/fabricd && find -type f -not -path './records/*'").split()
-    edges.run(f"cd /usr/src/fabricd\n{everything}", timeout=120)
+    edges.run(f"cd /usr/src/fabricd\n{everything}", timeout=300)
 
     assert set(left) == {"./fabricd.toml", "./pki/ca.crt", "./pki/node.crt", "./pki/node.key"}
     files, objects = edges.run(EVERYTHING), edges.run(OURS)

@@ -90,7 +90,8 @@ def test_nor_is_an_entry_believed_that_somebody_has_changed(
 
 def test_nor_is_one_nested_too_deep_to_be_read(attachments: Attachments) -> None:
     attachments.folder.mkdir(parents=True)
-    (attachments.folder / "pod1.json").write_text('{"x": ' + "[" * 5000 + "]" * 5000 + "}")
+    deep = "[" * 200_000 + "]" * 200_000
+    (attachments.folder / "pod1.json").write_text(f'{{"x": {deep}}}')
     entries, (fault,) = attachments.load()
     assert entries == {}
     assert "recursion" in fault

@@ -237,9 +237,10 @@ async def test_one_kind_away_means_all_away_and_nothing_is_missed(cluster: KubeC
         lists = cluster.server.asked("nodes?limit")
         await cluster.server.until(lambda: cluster.server.asked("nodes?limit") > lists + 5)
         cluster.server.forbidden.clear()
-        await seen.until(lambda: seen.in_sync)
-        assert b"192.0.2.1" in seen.records["nodes/edge1"]
-    assert seen.kinds() == ["Listed", "Lost", "Listed"]
+        # It may have been on its way when the watch broke: then it follows what is listed.
+        await seen.until(lambda: seen.in_sync and b"192.0.2.1" in seen.records["nodes/edge1"])
+    assert seen.kinds()[:3] == ["Listed", "Lost", "Listed"]
+    assert seen.kinds()[3:] in ([], ["Changed"])
 
 
 async def test_another_ones_certificate_is_refused(
