@@ -185,11 +185,13 @@ def sign(
 ) -> None:
     """At the CA: make a certificate of a node's request.
 
+    FILE is the request, or the name of one in the directory, with or without its `.csr`.
     Which node it is, the request says; which subnets it has, you say: nothing else in the
     request is obeyed.
     """
     folder = the_folder()
-    file = find_file(file, folder)
+    named = folder.request(str(file))
+    file = named if not file.exists() and named.exists() else find_file(file, folder)
     csr = read_request(file)
     try:
         name, key = requested_name(csr), requested_key(csr)

@@ -65,7 +65,7 @@ def community() -> None:
 @node.command("put")
 @config_option
 @click.argument("name")
-@click.option("--role", type=click.Choice(["edge", "cloud"]), help="[default: edge]")
+@click.option("--role", type=click.Choice(["edge", "cloud"]), help="What it is.  [default: edge]")
 @click.option("--endpoint", help="Underlay address or DNS name; without: behind NAT.")
 @click.option("--subnet", "subnets", multiple=True, metavar="CIDR", help="Repeat for each.")
 @click.option("--community", "tokens", multiple=True, metavar="TOKEN", help="Repeat for each.")
@@ -94,6 +94,8 @@ def node_put(
         "identity": identity,
         "priority": priority,
     }
+    if file is None and not role:
+        given = {**given, "role": "edge"}  # whoever reads the store need not know the default
     _put(settings, f"nodes/{name}", given, file)
 
 

@@ -20,5 +20,6 @@ def essence(status: Mapping[str, Any]) -> Any:
             for peer in status["peers"]
         ],
         [status[key] for key in ("role", "version", "synced", "rejected", "held", "warnings")],
+        status.get("pods"),
         [status[part]["reason"] for part in ("source", "kernel", "charon")],
     )

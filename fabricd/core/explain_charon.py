@@ -63,15 +63,16 @@ def _certificate(site: Site) -> Hop:
         faults = "; ".join(site.here.credential_faults)
         return judge("certificate", f"this node's credentials can't be used: {faults}", "mend them")
     for owner, view, subnet in (
-        (site.peer.name, site.daemons_view, site.pair.remote),
-        (site.me.name, site.peers_view, site.pair.local),
+        (site.peer, site.daemons_view, site.pair.remote),
+        (site.me, site.peers_view, site.pair.local),
     ):
         fault = _fault(view, subnet, site.facts.now)
         if fault:
+            all_of_them = " ".join(f"--subnet {each}" for each in owner.subnets)
             return judge(
                 "certificate",
-                f"{owner}'s certificate {fault}",
-                f"issue another: fabricctl pki issue {owner} --subnet {subnet}",
+                f"{owner.name}'s certificate {fault}",
+                f"issue another: fabricctl pki issue {owner.name} --force {all_of_them}",
             )
     return Hop.ok("certificate", "this node's can be used, nothing is known against either")
 

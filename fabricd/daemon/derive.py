@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
+from fabricd.core.connections import doubts
 from fabricd.core.desired import DesiredState, Memory, desired
 from fabricd.core.doors import Doors, ages_in, carried_ages, with_doors
 from fabricd.core.kept import Kept, KeptEach
@@ -16,6 +17,7 @@ from fabricd.core.rib import InForce
 from fabricd.core.specifics import beside_doors, specifics
 from fabricd.core.state import IkeSa, IkeState, KernelState, Pod, Route, RouteKey
 from fabricd.core.surroundings import Surroundings, seen_in
+from fabricd.core.topology import Peering
 from fabricd.daemon.arrivals import Arrivals
 from fabricd.daemon.choice import Choice
 from fabricd.daemon.keyring import Keyring
@@ -55,6 +57,9 @@ class Deriver:
         """What is carried, with the seconds since its latest CHILD_SA."""
         self._silent_since: float | None = clock()
         """When charon was first asked in vain; None: it has answered the last time."""
+        self._met: set[str] = set()
+        """Names of the peers that there were at some look at charon."""
+        self._met_last: tuple[Peering, ...] = ()
         self.choice = Choice(around.name, clock, self._memory.index)
         """Among several gateways."""
         self._derived: tuple[InForce, Surroundings, DesiredState] | None = None
@@ -70,6 +75,19 @@ class Deriver:
         self._arrivals.saw(ike, self._ages)
         self._silent_since = None
         self.choice.saw(ike, in_force, failed)
+        self._resume(ike)
+
+    def _resume(self, ike: IkeState) -> None:
+        """What another daemon of this node was about with a peer that is met for the first time."""
+        if self._derived is None or self._derived[1].identity is None:
+            return
+        _, around, wanted = self._derived
+        if wanted.peerings is self._met_last:
+            return
+        self._met_last = wanted.peerings
+        new = [each for each in wanted.peerings if each.peer.name not in self._met]
+        self._met.update(each.peer.name for each in new)
+        self._trust.resume(doubts(wanted.node, new, around, ike.conns))
 
     def missed(self) -> None:
         """Charon was to be looked at, and does not answer."""

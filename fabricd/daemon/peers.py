@@ -27,6 +27,9 @@ TAKEN_DOWN: Final = "no record asks for it any more: it is being taken down"
 KEPT: Final = "no record asks for it any more: it stays until the store answers"
 """Nothing is removed on the word of a source that is away."""
 
+CLOCK_SET: Final = 3.0
+"""Seconds by which an age may seem to be wrong: it is rounded down, twice at most."""
+
 NO_COMPLAINTS: Final[Mapping[Child, str]] = MappingProxyType({})
 
 
@@ -74,6 +77,8 @@ class Peers:
         self._reconciler = reconciler
         self._initiator = initiator
         self._judged = KeptEach[str, _Evidence, PeerState](_judged)
+        self._born: dict[str, tuple[int, float]] = {}
+        """By connection: which IKE_SA was the newest, and when it was established, Unix seconds."""
 
     def states(self) -> Iterable[PeerState]:
         """Of all peers, sorted by name."""
@@ -127,6 +132,19 @@ class Peers:
         for peer in self.states():
             yield self._row(peer, now, later)
 
+    def _established(self, conn: str, best: IkeSa | None, now: float, later: int) -> float | None:
+        """Charon tells ages in whole seconds: when that was is found out once, and stays so unless
+        the clock was set.
+        """
+        if best is None:
+            self._born.pop(conn, None)
+            return None
+        then = now - best.age - later
+        number, known = self._born.get(conn, (0, 0.0))
+        if number != best.id or abs(then - known) > CLOCK_SET:
+            self._born[conn] = best.id, then
+        return self._born[conn][1]
+
     def _brief(self, peer: PeerState) -> dict[str, Any]:
         seen = self._reconciler.senses.trust.of(peer.peering.peer.identity)
         return {
@@ -154,7 +172,7 @@ class Peers:
             "communities": list(peering.because),
             "ike": last.state if last else "",
             "age": age,
-            "established": now - age if age is not None else None,
+            "established": self._established(peer.conn, best, now, later),
             "bytes_in": totals.bytes_in,
             "bytes_out": totals.bytes_out,
             "rekeys": totals.rekeys,

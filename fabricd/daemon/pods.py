@@ -93,7 +93,9 @@ class PodService:
         """What the desired state takes from here: another value whenever something has changed."""
 
     def load(self) -> None:
-        """Read what is on disk, and see that every address is leased."""
+        """Read what is on disk, and see that every address is leased, and none for a pod of ours
+        that is no more.
+        """
         self._entries, self._faults = self._attachments.load()
         for fault in self._faults:
             log.error("a pod is not known", fault=fault)
@@ -101,6 +103,7 @@ class PodService:
             with self._leases.locked():
                 for entry in self._entries.values():
                     self._lease_again(entry)
+                self._leases.collect()
         except (NoLease, OSError) as error:
             log.error("pods' addresses may not be leased", error=str(error))
         self._publish()

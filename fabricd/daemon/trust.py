@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 from cryptography.x509 import Certificate
 
+from fabricd.core.connections import doubt
 from fabricd.core.kept import Kept, same
 from fabricd.core.ownership import conn_name, peer_of
 from fabricd.core.state import IkeState
@@ -136,8 +137,12 @@ class Trust:
         for name in narrow:
             seen = self.of(by_name[name].identity)
             serial = seen.about.serial if seen is not None else ""
-            self._asked[name] = f"{serial} {_occasion(self._node, name, now)}"
+            self._asked[name] = doubt(f"{serial} {_occasion(self._node, name, now)}")
         self.doubted = tuple(sorted(self._asked.items()))
+
+    def resume(self, asked: Mapping[str, str]) -> None:
+        """These peers were asked by another daemon of this node, on these occasions."""
+        self._asked |= asked
 
     def _refused(self, ike: IkeState, failed: Collection[str]) -> frozenset[str]:
         """Connections that want a CHILD_SA for a while now, and don't get it in an IKE_SA that

@@ -34,6 +34,7 @@ from cryptography.x509 import (
 from fabricd.core.ownership import AUTHORITY_PREFIX
 from fabricd.ike.crl import Crl
 from fabricd.pki.certificate import ODD, Description, describe
+from fabricd.pki.names import identity_of
 from fabricd.pki.pem import READABLE_BY_OTHERS, first_line
 from fabricd.pki.verify import is_issued_by
 
@@ -86,7 +87,7 @@ class Credentials:
     @cached_property
     def about_issuers(self) -> tuple[tuple[str, Description], ...]:
         """What is in each CA certificate, with its subject as RFC 4514 writes it."""
-        return tuple((ca.subject.rfc4514_string(), describe(ca)) for ca in self.issuers)
+        return tuple((identity_of(ca.subject), describe(ca)) for ca in self.issuers)
 
 
 def load_credentials(ca: Sequence[Path], cert: Path, key: Path, now: float) -> Credentials:
@@ -111,7 +112,7 @@ def load_credentials(ca: Sequence[Path], cert: Path, key: Path, now: float) -> C
     authorities = {_authority_name(item): item.public_bytes(Encoding.PEM) for item in issuers}
     expiry: dict[str, float] = {}
     for item in (*issuers, own):
-        subject = item.subject.rfc4514_string()
+        subject = identity_of(item.subject)
         end = item.not_valid_after_utc.timestamp()
         expiry[subject] = max(end, expiry.get(subject, end))  # a CA renewed under its old name
     digest = hashlib.sha256(own.public_bytes(Encoding.DER))
@@ -122,7 +123,7 @@ def load_credentials(ca: Sequence[Path], cert: Path, key: Path, now: float) -> C
         key=private[0],
         key_id=SubjectKeyIdentifier.from_public_key(own.public_key()).digest.hex(),
         digest=digest.hexdigest()[:8],
-        subject=own.subject.rfc4514_string(),
+        subject=identity_of(own.subject),
         expiry=MappingProxyType(expiry),
     )
 
@@ -183,11 +184,11 @@ class _Faults(list[str]):
             self.append("no file with a CA certificate is named")
         for issuer in issuers:
             if not _is_ca(issuer):
-                subject = issuer.subject.rfc4514_string()
+                subject = identity_of(issuer.subject)
                 self.append(f"{_names(ca)}: {subject} is no CA certificate (basicConstraints)")
         issued_by = [issuer for issuer in issuers if is_issued_by(own, issuer)]
         if issuers and not issued_by:
-            issuer_name = own.issuer.rfc4514_string()
+            issuer_name = identity_of(own.issuer)
             self.append(
                 f"{cert}: issued by {issuer_name}, which is none of the CAs in {_names(ca)}"
             )

@@ -39,7 +39,11 @@ def test_put_get_list_delete(ctl: Ctl) -> None:
     put = ctl("node", "put", "edge2", "--endpoint", "10.20.8.4", "--subnet", "2.2.2.0/27")
     assert (put.exit_code, put.output) == (0, "nodes/edge2: written\n")
     get = ctl("node", "get", "edge2", "-o", "json")
-    assert json.loads(get.stdout) == {"endpoint": "10.20.8.4", "subnets": ["2.2.2.0/27"]}
+    assert json.loads(get.stdout) == {
+        "role": "edge",
+        "endpoint": "10.20.8.4",
+        "subnets": ["2.2.2.0/27"],
+    }
     assert (
         ctl("node", "list").output
         == """\

@@ -18,8 +18,8 @@ def test_files_that_are_right(pki: Pki) -> None:
     assert keyring.identity.key == keyring.credentials.key_id
     assert len(keyring.identity.authorities) == 1
     assert keyring.credentials.expiry.keys() == {
-        "CN=edge2,O=StrongSwan,C=CN",
-        "CN=Root CA,O=StrongSwan,C=CN",
+        "C=CN, O=StrongSwan, CN=edge2",
+        "C=CN, O=StrongSwan, CN=Root CA",
     }
 
 
@@ -97,7 +97,7 @@ def test_a_certificate_is_to_be_renewed_from_two_thirds_of_its_lifetime(pki: Pki
     pki.issue(days=200)
     pki.now += 180 * DAY
     assert warnings(pki, keyring) == [
-        "the CA certificate CN=Root CA,O=StrongSwan,C=CN expires 2026-10-28 00:00 UTC, "
+        "the CA certificate C=CN, O=StrongSwan, CN=Root CA expires 2026-10-28 00:00 UTC, "
         "in 100 days: renew it"
     ]
 

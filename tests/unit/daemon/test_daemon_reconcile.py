@@ -10,6 +10,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from fabricd.core.connections import doubt
 from fabricd.core.events import Delete, Lost
 from fabricd.core.fitness import probation
 from fabricd.core.ownership import NUMBER, TABLE
@@ -84,6 +85,25 @@ async def test_a_restart_on_a_right_state_does_nothing(
     await again.start(nursery)
     await again.passes(3)
     assert (kernel.applied, charon.applied, charon.initiated) == ([], [], [])
+
+
+async def test_nor_after_a_peer_had_to_authenticate_anew(
+    node: SimulatedNode, pki: Pki, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What it was asked for is over by then, and only charon's connection tells of it."""
+    plain = node.charon.held.conns["fabric-edge3"].digest
+    node.reconciler.senses.trust.resume({"edge3": doubt("the peer's certificate was too narrow")})
+    node.reconciler.look_again("test")
+    await node.at_rest()
+    held = node.charon.held.conns["fabric-edge3"].digest
+    assert held != plain
+    kernel, charon = FakeKernel(held=node.kernel.held), FakeCharon(held=node.charon.held)
+    again = SimulatedNode(pki.keyring(), kernel, charon)
+    again.list(*RECORDS)
+    await again.start(nursery)
+    await again.passes(3)
+    assert (kernel.applied, charon.applied, charon.initiated) == ([], [], [])
+    assert node.charon.held.conns["fabric-edge3"].digest == held
 
 
 async def test_a_change_of_a_record_is_the_cause_of_its_actions(
@@ -683,7 +703,7 @@ async def test_each_change_of_the_credentials_is_logged_once(
         await trio.sleep(5 * SWEEP)
     found = [line for line in logs if line["event"].startswith("credentials")]
     assert [line["event"] for line in found] == ["credentials", "credentials can't be used"]
-    assert found[0]["subject"] == "CN=edge2,O=StrongSwan,C=CN"
+    assert found[0]["subject"] == "C=CN, O=StrongSwan, CN=edge2"
     assert str(pki.cert) in found[1]["fault"]
 
 

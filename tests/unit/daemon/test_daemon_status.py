@@ -316,8 +316,8 @@ async def test_a_node_at_rest(desk: Desk) -> None:
     assert status["records"] == {"node": 3, "community": 1}
     assert (status["rejected"], status["held"], status["warnings"]) == ([], [], [])
     assert status["certificates"].keys() == {
-        "CN=edge2,O=StrongSwan,C=CN",
-        "CN=Root CA,O=StrongSwan,C=CN",
+        "C=CN, O=StrongSwan, CN=edge2",
+        "C=CN, O=StrongSwan, CN=Root CA",
     }
 
 

@@ -97,7 +97,28 @@ def test_an_ike_sa_of_a_peer_that_is_rekeyed_carries_its_children_over() -> None
             IkeSa(2, "fabric-edge3", "ESTABLISHED", initiator=True, children=(child(5, 20, 20),)),
         )
     )
-    assert totals(ike(child(5, 10, 10)), both, ike(child(5, 30, 30), number=2)) == (30, 30, 0)
+    assert totals(ike(child(5, 10, 10)), both, ike(child(5, 30, 30), number=2)) == (30, 30, 1)
+
+
+def test_a_rekeying_counts_however_young_the_ike_sa_is() -> None:
+    first, moved = ike(child(1, 10, 10)), ike(child(1, 10, 10), number=2)
+    rekeyed = ike(child(1, 10, 10), child(2, 0, 0), number=2)
+    after = ike(child(2, 5, 5), number=2)
+    assert totals(first, moved, rekeyed, after) == (15, 15, 2)
+
+
+def test_a_tunnel_that_is_made_anew_is_not_rekeyed() -> None:
+    both = IkeState(
+        sas=(
+            IkeSa(1, "fabric-edge3", "ESTABLISHED", initiator=True, children=(child(1, 10, 10),)),
+            IkeSa(2, "fabric-edge3", "ESTABLISHED", initiator=True),
+        )
+    )
+    assert totals(ike(child(1, 10, 10)), both, ike(child(2, 5, 5), number=2)) == (15, 15, 0)
+
+
+def test_the_ids_of_a_charon_that_was_restarted_say_nothing() -> None:
+    assert totals(ike(child(5, 100, 100), number=3), ike(child(5, 1, 1), number=7)) == (101, 101, 0)
 
 
 def test_foreign_sas_are_not_counted() -> None:

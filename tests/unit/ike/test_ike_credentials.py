@@ -112,7 +112,7 @@ def test_any_type_of_key(pki: Pki, key: Key) -> None:
     ca = pki.certificate("Root CA", key, ca=True)
     cert, private = pki.certificate("edge2", key, ("Root CA", key)), pki.key("edge2", key)
     found = load(ca, cert, private)
-    assert found.subject == "CN=edge2,O=StrongSwan,C=CN"
+    assert found.subject == "C=CN, O=StrongSwan, CN=edge2"
     assert found.key == private.read_bytes()
     assert x509.load_pem_x509_certificate(found.certificate).subject == _dn("edge2")
 
@@ -156,8 +156,8 @@ def test_expiry_of_everything_in_unix_seconds(pki: Pki) -> None:
     ca = pki.certificate("Root CA", CA_KEY, ca=True, end=END + timedelta(days=9))
     cert, key = pki.certificate("edge2", NODE_KEY, CA), pki.key("edge2", NODE_KEY)
     assert load(ca, cert, key).expiry == {
-        "CN=edge2,O=StrongSwan,C=CN": END.timestamp(),
-        "CN=Root CA,O=StrongSwan,C=CN": (END + timedelta(days=9)).timestamp(),
+        "C=CN, O=StrongSwan, CN=edge2": END.timestamp(),
+        "C=CN, O=StrongSwan, CN=Root CA": (END + timedelta(days=9)).timestamp(),
     }
 
 
@@ -224,7 +224,7 @@ def test_an_issuer_that_is_none_of_the_cas(pki: Pki) -> None:
     other_name = pki.certificate("Other CA", CA_KEY, ca=True)
     cert, key = pki.certificate("edge2", NODE_KEY, CA), pki.key("edge2", NODE_KEY)
     assert faults([same_name, other_name], cert, key) == [
-        f"{cert}: issued by CN=Root CA,O=StrongSwan,C=CN, which is none of the CAs in "
+        f"{cert}: issued by C=CN, O=StrongSwan, CN=Root CA, which is none of the CAs in "
         f"{same_name}, {other_name}"
     ]
 
@@ -238,7 +238,7 @@ def test_a_ca_that_is_none(pki: Pki) -> None:
     ca = pki.certificate("Root CA", CA_KEY)
     cert, key = pki.certificate("edge2", NODE_KEY, CA), pki.key("edge2", NODE_KEY)
     assert faults(ca, cert, key) == [
-        f"{ca}: CN=Root CA,O=StrongSwan,C=CN is no CA certificate (basicConstraints)"
+        f"{ca}: C=CN, O=StrongSwan, CN=Root CA is no CA certificate (basicConstraints)"
     ]
 
 
@@ -302,7 +302,7 @@ def test_what_strongswan_pki_makes(tmp_path: Path, ca: list[str], node: list[str
     key = tmp_path / "edge2.key"
     now = datetime.now(UTC)
     found = load(tmp_path / "ca.crt", tmp_path / "edge2.crt", key, now)
-    assert found.subject == "CN=edge2,O=StrongSwan,C=CN"
+    assert found.subject == "C=CN, O=StrongSwan, CN=edge2"
     assert len(found.expiry) == 2
     printed = subprocess.run(
         ["pki", "--print", "--type", "priv", "--in", key],
