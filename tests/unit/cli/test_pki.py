@@ -291,6 +291,7 @@ def test_sign_from_the_store(ctl: Ctl, pki: Pki, ca: None) -> None:
     ctl("node", "put", "edge2", "--subnet", "2.2.2.0/27")
     pki("request", "edge2")
     assert pki("sign", "edge2.csr", "--from-store").exit_code == 0
+    assert pki("sign", "edge2", "--from-store", "--force").exit_code == 0
     assert shown(pki, "edge2")[0]["blocks"] == ["2.2.2.0/27"]
     assert pki("verify").exit_code == 0
 

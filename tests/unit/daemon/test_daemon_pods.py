@@ -606,6 +606,18 @@ async def test_leases_that_a_daemon_has_left_behind_are_found_when_there_is_no_o
         machine.nothing_half_made()
 
 
+async def test_at_a_start_leases_of_daemons_that_are_no_more_are_free_and_no_others(
+    machine: Machine,
+) -> None:
+    gone = Holder("pod0", "eth0", machine.path / "reinstalled" / "pods")
+    with Leases(machine.path / "networks", "fabric").locked():
+        Leases(machine.path / "networks", "fabric").take(["2.2.2.2/27"], gone)
+    (machine.folder / "2.2.2.3").write_text("c0ffee\r\neth0")  # host-local's own
+    async with machine.daemon() as daemon:
+        assert machine.leased() == {"2.2.2.3": "c0ffee"}
+        assert (await daemon.pods.attach(machine.wish())).addresses == ("2.2.2.2/27",)
+
+
 async def test_ports_of_nobody_are_collected_and_no_other_link(machine: Machine) -> None:
     held = machine.kernel.held
     held.links["pod0123456789"] = Link("pod0123456789", "veth", up=True, alias="fabricd")
