@@ -48,7 +48,7 @@ class SetUp:
     @property
     def subject(self) -> str:
         """Of its certificate, as charon writes it."""
-        return ", ".join(reversed(self.credentials.subject.split(",")))
+        return self.credentials.subject
 
     def child(self, local: str, remote: str) -> Child | None:
         found = Child(local, remote)  # type: ignore[arg-type]
