@@ -176,7 +176,7 @@ class Bird:
         found = json.loads(self.namespace.ip("-j", "route", "show", "proto", "bird"))
         return {route["dst"]: route for route in found}
 
-    def wait_learned(self, *prefixes: str, timeout: float = 20) -> None:
+    def wait_learned(self, *prefixes: str, timeout: float = 60) -> None:
         """Until the kernel has BIRD's routes to all of these."""
         watch = [] if self.process is None else [self.process]
         wait_until(

@@ -120,7 +120,7 @@ class Edges:
         self.guest = guest
         guest.run(CABLES)
 
-    def run(self, script: str, timeout: float = 60) -> str:
+    def run(self, script: str, timeout: float = 180) -> str:
         """As `Guest.run`; a failure shows the end of the journal."""
         try:
             return self.guest.run(script, timeout)
@@ -162,7 +162,7 @@ class Edges:
             settings="",
         )
         self.guest.write("/srv/edge3/strongswan.conf", conf)
-        self.run(EDGE3, timeout=120)
+        self.run(EDGE3, timeout=300)
 
     def _write_records(self, directory: str) -> None:
         for name, record in RECORDS.items():
@@ -185,7 +185,7 @@ class Edges:
         wait_until(
             lambda: [peer["up"] for peer in self.status()["peers"]] == [True],
             "edge2's tunnel is up",
-            timeout=90,
+            timeout=300,
             interval=0.5,
         )
 
@@ -223,7 +223,7 @@ class Edges:
                 and self.guest.status("systemctl -q is-active fabricd") == 0
             ),
             "the service is there again",
-            timeout=90,
+            timeout=300,
             interval=0.5,
         )
 

@@ -71,7 +71,7 @@ class Etcd:
             argv = self.namespace.inside(*argv)
         self.process = spawn(*argv, run=self.run_dir, name=self.name)
 
-    def wait_ready(self, timeout: float = 30) -> None:
+    def wait_ready(self, timeout: float = 90) -> None:
         """Until it answers a read that needs a leader."""
         watch = () if self.process is None else (self.process,)
         wait_until(
@@ -110,10 +110,11 @@ class Etcd:
             raise LabError(f"{self.name} was never started")
         return self.process
 
-    def ctl(self, *arguments: str, stdin: str | None = None, timeout: float = 10) -> str:
+    def ctl(self, *arguments: str, stdin: str | None = None, timeout: float = 40) -> str:
         """etcdctl; raises CommandError."""
         argv: tuple[str | Path, ...] = (
             *("etcdctl", "--endpoints", self.endpoint),
+            *("--dial-timeout", "10s", "--command-timeout", "30s"),  # it is impatient by itself
             *self.ctl_flags,
             *arguments,
         )

@@ -387,15 +387,15 @@ class Fabric:
         return self.namespaces[name].ip("xfrm", "state").count("proto esp")
 
     def ping(
-        self, source: str, target: str, count: int = 3, wait: float = 1, size: int = 56
+        self, source: str, target: str, count: int = 3, wait: float = 2, size: int = 56
     ) -> int:
         """How many of `count` pings of `size` bytes between two pods, by name or address, are
-        lost: not answered `wait` seconds after the last.
+        lost: not answered within `wait` seconds.
         """
         pod = self.layout.pod
         return self.namespaces[pod(source).name].lost(pod(target).ip, count, wait=wait, size=size)
 
-    def wait_ping(self, source: str, target: str, timeout: float = 20) -> None:
+    def wait_ping(self, source: str, target: str, timeout: float = 60) -> None:
         """Until a ping between two pods is answered."""
         watch = [process for node in self.nodes.values() for process in node.processes]
         wait_until(

@@ -81,7 +81,7 @@ class Guest:
         self._line = -1
         self._kernel: Process | None = None
 
-    def boot(self, timeout: float = 120) -> None:
+    def boot(self, timeout: float = 300) -> None:
         """Returns when commands can be run; raises LabError with the console otherwise."""
         init = self.share / "init"
         init.write_text(
@@ -109,7 +109,7 @@ class Guest:
             os.close(guests_end)
         self.run("umount -R -l /mnt")  # the host's files are no longer needed
 
-    def run(self, script: str, timeout: float = 60) -> str:
+    def run(self, script: str, timeout: float = 180) -> str:
         """Run a shell script (`bash -e`) as root and return its stdout; raises CommandError with
         its stderr.
         """
@@ -126,7 +126,7 @@ class Guest:
             raise CommandError((script,), int(status), said, errors)
         return said
 
-    def status(self, script: str, timeout: float = 60) -> int:
+    def status(self, script: str, timeout: float = 180) -> int:
         """Run a shell script as root for its exit status."""
         try:
             self.run(script, timeout)

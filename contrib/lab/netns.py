@@ -78,7 +78,7 @@ class Namespace:
         self,
         *argv: Argument,
         stdin: str | None = None,
-        timeout: float = 30,
+        timeout: float = 60,
         env: Mapping[str, str] | None = None,
     ) -> str:
         """Run a command inside and return its stdout; raises CommandError with its stderr."""
@@ -122,14 +122,15 @@ class Namespace:
         """Make it a router."""
         self.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
-    def lost(
-        self, target: str, count: int = 3, interval: float = 0.2, wait: float = 1, size: int = 56
-    ) -> int:
-        """How many of `count` pings of `size` bytes from inside to `target` are not answered."""
-        times = ("-i", str(interval), "-W", f"{wait:g}")
+    def lost(self, target: str, count: int = 3, wait: float = 2, size: int = 56) -> int:
+        """How many of `count` pings of `size` bytes from inside to `target`, all sent at once, are
+        not answered within `wait` seconds.
+        """
+        # Where anything was answered ping(8) waits no longer than its interval for the rest.
+        times = ("-l", str(count), "-i", f"{wait:g}", "-W", f"{wait:g}")
         argv = ("ping", "-n", "-q", "-c", str(count), "-s", str(size), *times)
         try:
-            report = self.run(*argv, target, timeout=count * (interval + wait) + 10)
+            report = self.run(*argv, target, timeout=2 * wait + 30)
         except CommandError as error:
             if error.status != 1:  # 1: no answer at all (ping(8)); anything else: no ping
                 raise

@@ -47,7 +47,7 @@ class CommandError(LabError):
 def command(
     *argv: Argument,
     stdin: str | None = None,
-    timeout: float = 30,
+    timeout: float = 60,
     env: Mapping[str, str] | None = None,
 ) -> str:
     """Run a command to its end and return its stdout; raises CommandError with its stderr.
@@ -149,7 +149,7 @@ class Process:
         """The exit status once it has ended; negative: ended by that signal."""
         return self.popen.poll()
 
-    def stop(self, timeout: float = 5) -> int:
+    def stop(self, timeout: float = 20) -> int:
         """SIGTERM, SIGKILL after `timeout` seconds; returns the exit status."""
         if self.id is not None and self.alive:
             self.id.end(timeout, self.popen.poll)
@@ -251,7 +251,7 @@ def read_pid_file(path: Path) -> ProcessId | None:
 def wait_until(
     condition: Callable[[], T],
     what: str,
-    timeout: float = 20,
+    timeout: float = 60,
     *,
     watch: Iterable[Process] = (),
     interval: float = 0.05,

@@ -71,7 +71,7 @@ def run(
     directory: Path,
     env: Mapping[str, str] | None = None,
     memory: str = "2G",
-    timeout: float = 900,
+    timeout: float = 1800,
 ) -> Result:
     """Boot, run a command as root in `directory`, power off.
 

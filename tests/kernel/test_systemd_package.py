@@ -31,7 +31,7 @@ def edges() -> Iterator[Edges]:
         build, _ = page.commands(DOCS, "As a Debian package")[0].splitlines()
         wheels = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(debian.wheels())}
         sources = guest.share / "fabricd"
-        command("bash", "-ec", f"cd {sources}\n{build}", env=wheels, timeout=300)
+        command("bash", "-ec", f"cd {sources}\n{build}", env=wheels, timeout=900)
         (package,) = (sources / "build").glob("fabricd_*.deb")
         tree = run / "tree"
         command("dpkg-deb", "-R", package, tree)
@@ -53,14 +53,14 @@ def test_installed_and_configured_it_makes_a_tunnel(edges: Edges, before: tuple[
     _, install = page.commands(DOCS, "As a Debian package")[0].splitlines()
     _, certificates, start = page.commands(DOCS, "Configure and start")
 
-    edges.run(f"cd /usr/src/fabricd\n{install}", timeout=200)
+    edges.run(f"cd /usr/src/fabricd\n{install}", timeout=600)
     assert edges.run("systemctl is-enabled fabricd").strip() == "enabled"
     assert edges.main_pid() == 0  # it has no config
     edges.run("cp /usr/share/doc/fabricd/examples/fabricd.toml /etc/fabricd/")
     edges.configure_edge2()
     edges.issue_certificates()
     edges.run(f"cd /srv/ca\n{certificates}")
-    edges.run(start, timeout=120)
+    edges.run(start, timeout=300)
 
     edges.start_edge3()
     edges.attach_pods()
@@ -72,7 +72,7 @@ def test_an_upgrade_restarts_the_service_and_leaves_the_tunnel_alone(edges: Edge
     tunnel, pid = edges.tunnel(), edges.main_pid()
     charon = edges.run("systemctl show -P MainPID strongswan")
 
-    edges.run(f"dpkg -i {SHARE}/next.deb", timeout=200)
+    edges.run(f"dpkg -i {SHARE}/next.deb", timeout=600)
 
     edges.wait_restarted(pid)
     edges.wait_up()
@@ -85,7 +85,7 @@ def test_an_upgrade_starts_no_service_that_was_stopped(edges: Edges) -> None:
     tunnel = edges.tunnel()
     edges.run("systemctl stop fabricd")
 
-    edges.run(f"dpkg -i {SHARE}/next.deb", timeout=200)
+    edges.run(f"dpkg -i {SHARE}/next.deb", timeout=600)
 
     assert edges.main_pid() == 0
     assert edges.tunnel() == tunnel
@@ -99,7 +99,7 @@ def test_removed_it_leaves_config_and_keys_and_nothing_in_kernel_and_charon(
     edges.stop_edge3()
     edges.remove_pods()
 
-    edges.run("apt-get -y remove fabricd", timeout=200)
+    edges.run("apt-get -y remove fabricd", timeout=600)
 
     edges.run("test -e /etc/fabricd/pki/node.key -a ! -e /opt/fabricd")
     lists = "passwd group"  # users are removed when the package is purged
@@ -110,7 +110,7 @@ def test_removed_it_leaves_config_and_keys_and_nothing_in_kernel_and_charon(
 
 
 def test_purged_it_leaves_nothing(edges: Edges, before: tuple[str, str]) -> None:
-    edges.run("apt-get -y purge fabricd", timeout=200)
+    edges.run("apt-get -y purge fabricd", timeout=600)
 
     assert edges.run(EVERYTHING).splitlines() == before[0].splitlines()
     assert edges.run(OURS).splitlines() == before[1].splitlines()

@@ -8,7 +8,7 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def post(fabric: Fabric, node: str, path: str, body: dict[str, Any]) -> dict[str
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.0\r\nContent-Length: {len(data)}\r\n\r\n".encode()
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(SOON)
+        sock.settimeout(2 * SOON)
         try:
             sock.connect(str(fabric.run / f"{node}.sock"))
             sock.sendall(head + data)
@@ -98,18 +98,26 @@ def known_to_the_layout(fabric: Fabric, pod: Attached) -> None:
 
 def entries(fabric: Fabric, node: str) -> dict[str, dict[str, Any]]:
     """The daemon's entries on disk, by pod."""
-    folder = fabric.run / f"{node}.state" / "pods"
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    texts = _files(fabric.run / f"{node}.state" / "pods").items()
+    found = [json.loads(text) for name, text in texts if name.endswith(".json")]
     return {entry["name"]: entry for entry in found}
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """What is in a folder from which others remove things meanwhile."""
+    found = {}
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            found[path.name] = path.read_bytes()
+    return found
 
 
 def leases(fabric: Fabric, node: str) -> dict[str, str]:
     """Holders by address."""
-    folder = fabric.run / f"{node}.leases" / "fabric"
     return {
-        path.name: path.read_bytes().split(b"\r\n")[0].decode()
-        for path in folder.glob("*")
-        if path.name[0].isdigit() or ":" in path.name
+        name: content.split(b"\r\n")[0].decode()
+        for name, content in _files(fabric.run / f"{node}.leases" / "fabric").items()
+        if name[0].isdigit() or ":" in name
     }
 
 

@@ -119,8 +119,8 @@ def browser(run: Path) -> Iterator[Browser]:
     service = Service(CHROMEDRIVER, env=environment, log_output=str(run / "chromedriver.log"))
     driver = Chrome(options=options, service=service)
     try:
-        driver.set_page_load_timeout(30)
-        driver.set_script_timeout(30)
+        driver.set_page_load_timeout(120)
+        driver.set_script_timeout(120)
         yield Browser(driver)
     finally:
         driver.quit()

@@ -48,7 +48,7 @@ class Followed:
             del self.records[change.key]
             self.deleted.append(change.key)
 
-    async def until(self, condition: Callable[[], object], timeout: float = 30) -> None:
+    async def until(self, condition: Callable[[], object], timeout: float = 60) -> None:
         """Wait for the events that make the condition true."""
         with trio.move_on_after(timeout) as patience:
             while not condition():

@@ -5,6 +5,7 @@ what is for it, and what pings were lost meanwhile. And how a gateway dies and b
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -14,7 +15,7 @@ from lab import rundir
 from lab.fabric import Fabric
 from lab.process import Process, wait_until
 from lab.topology import UNDERLAY, Layout
-from tests.lab.observe import SOON, look, sas, wait_converged, wait_status
+from tests.lab.observe import SOON, ike, look, revive, sas, wait_converged, wait_status
 from tests.lab.pings import Pings
 from tests.lab.purged import purged_at_the_end
 
@@ -128,6 +129,26 @@ def wait_standing_by(fabric: Fabric, edge: str, gateway: str) -> None:
     )
 
 
+class Made:
+    """CHILD_SAs that an edge makes with gateways from here on, by its charon's log. (Its daemon
+    does not say of each that it has initiated: charon may have told of it before the answer came.)
+    """
+
+    def __init__(self, fabric: Fabric, edge: str) -> None:
+        self._charon = fabric.nodes[edge].charon
+        self._start = self._charon.log.stat().st_size
+
+    def peers(self) -> list[str]:
+        """With whom, one after the other."""
+        conns = ike(self._charon)["conns"].items()
+        names = {
+            child: name.removeprefix("fabric-") for name, c in conns for child in c["children"]
+        }
+        text = self._charon.log.read_bytes()[self._start :].decode(errors="replace")
+        children = re.findall(r"CHILD_SA (\S+)\{\d+\} established", text)
+        return [names[child] for child in children if names.get(child) in OTHER]
+
+
 # ---------------------------------------------------------------- what is lost
 
 
@@ -202,10 +223,14 @@ def die(fabric: Fabric, gateway: str) -> None:
 
 
 def boot(fabric: Fabric, gateway: str) -> None:
+    """What of it does not run."""
     connect(fabric, gateway)
-    fabric.birds[gateway].start()
-    fabric.nodes[gateway].charon.start()
-    fabric.start_fabricd(gateway)
+    bird, node = fabric.birds[gateway], fabric.nodes[gateway]
+    if bird.process is None or not bird.process.alive:
+        bird.start()
+    if node.charon.process is None or not node.charon.process.alive:
+        node.charon.start()
+    revive(fabric, gateway)
 
 
 def restart_charon(fabric: Fabric, gateway: str) -> None:
@@ -217,6 +242,5 @@ def restart_charon(fabric: Fabric, gateway: str) -> None:
 def all_home(fabric: Fabric, home: Mapping[str, str]) -> None:
     """Each edge where it belongs, whatever the test before has left."""
     for gateway in OTHER:
-        if not all(process.alive for process in processes(fabric, gateway)):
-            boot(fabric, gateway)
+        boot(fabric, gateway)
     wait_carried(fabric, home)

@@ -54,11 +54,15 @@ class KubeLab:
         assert self.process is not None
         self.process.kill()
 
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
     def ask(self, method: str, path: str, body: Any = None) -> Object:
         """What the operator's kubectl does; raises CommandError."""
         connection = http.client.HTTPConnection("kubernetes")
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(10)
+        connection.sock.settimeout(30)
         try:
             connection.sock.connect(str(self.folder / kube_server.SOCKET))
             connection.request(method, path, json.dumps(body) if body is not None else None)

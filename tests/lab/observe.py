@@ -21,11 +21,11 @@ from lab.charon import Charon
 from lab.fabric import Fabric, FabricNode
 from lab.netns import Namespace
 from lab.pki import Authority, FirstAuthority
-from lab.process import wait_until
+from lab.process import CommandError, wait_until
 from lab.topology import FIRST, Layout
 from tests.lab.purged import purged_at_the_end
 
-SOON: Final = 60
+SOON: Final = 120
 """Seconds in which anything happens that a test waits for, however slow the machine is."""
 
 # ---------------------------------------------------------------- kernel
@@ -152,12 +152,16 @@ def look(node: FabricNode) -> dict[str, Any]:
 
 
 def get(fabric: Fabric, name: str, path: str) -> tuple[int, str]:
-    """HTTP status and body of what a node's daemon serves."""
+    """HTTP status and body of what a node's daemon serves. Raises CommandError when it is broken
+    off.
+    """
     script = (
         'exec 3<>/dev/tcp/127.0.0.1/9815; printf "GET %s HTTP/1.0\\r\\n\\r\\n" "$0" >&3; cat <&3'
     )
     answer = fabric.nodes[name].namespace.run("bash", "-c", script, path)
     head, _, body = answer.replace("\r\n", "\n").partition("\n\n")
+    if not head:
+        raise CommandError((name, path), "none", "", "no answer")
     return int(head.split()[1]), body
 
 
@@ -209,8 +213,24 @@ def wait_peers(fabric: Fabric, name: str, *peers: str, timeout: float = SOON) ->
     )
 
 
+def wait_unready(fabric: Fabric, name: str, part: str) -> str:
+    """Wait until a node is not ready because of its `store` or its `charon`, in the words of its
+    status, which may change: return them.
+    """
+
+    def told() -> str:
+        seen = status(fabric, name)["source" if part == "store" else part]
+        code, reasons = get(fabric, name, "/readyz")
+        lines = reasons.splitlines()
+        return seen["reason"] if code == 503 and f"{part}: {seen['reason']}" in lines else ""
+
+    return wait_until(told, f"{name} is not ready, for want of its {part}", SOON)
+
+
 def wait_converged(fabric: Fabric, timeout: float = SOON) -> None:
-    """Wait until every node is in sync, has exactly its tunnels, all up, and nothing to do."""
+    """Wait until every node is in sync, has exactly its tunnels, all up, and nothing to do, and the
+    cluster's other nodes know the way to the edges.
+    """
     for name in fabric.nodes:
         wait_status(fabric, name, "is in sync", lambda seen: seen["synced"], timeout)
     for name in fabric.nodes:
@@ -220,6 +240,9 @@ def wait_converged(fabric: Fabric, timeout: float = SOON) -> None:
         "nobody has anything to do",
         timeout,
     )
+    if any(record["role"] == "cloud" for record in fabric.records.values()):
+        for name in fabric.layout.blocks.keys() - fabric.nodes.keys():
+            fabric.birds[name].wait_learned("2.0.0.0/8", timeout=timeout)
 
 
 def look_again(fabric: Fabric, name: str) -> None:
@@ -237,16 +260,38 @@ class Log:
         self._start = self._path.stat().st_size if self._path.exists() else 0
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:
-        """Its lines, or those of one event."""
+        """Its lines, or those of one event; the last one only once it is whole."""
         with self._path.open("rb") as file:
             file.seek(self._start)
-            documents = [json.loads(line) for line in file.read().splitlines()]
+            whole, _, _ = file.read().rpartition(b"\n")
+        documents = [json.loads(line) for line in whole.splitlines()]
         return [d for d in documents if not event or d["event"] == event]
 
     def wait(self, event: str) -> dict[str, Any]:
         """Wait for the first line of an event."""
         [first, *_] = wait_until(lambda: self.lines(event), f"a line {event!r}", SOON)
         return first
+
+
+# ---------------------------------------------------------------- when a test fails
+
+
+@contextmanager
+def or_else(undo: Callable[[], object]) -> Iterator[None]:
+    """What is taken away in this block is given back if it fails, for the tests that follow."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
+
+
+def revive(fabric: Fabric, *names: str) -> None:
+    """Start the daemons of these nodes, or of all, that don't run."""
+    for name in names or fabric.nodes:
+        process = fabric.nodes[name].fabricd
+        if process is None or not process.alive:
+            fabric.start_fabricd(name)
 
 
 # ---------------------------------------------------------------- fabrics of a test's own
@@ -271,6 +316,7 @@ def whole_fabric(
                 fabric.put_record(name, record)
             fabric.start_daemons()
             fabric.wait_converged()
+            wait_converged(fabric)
             yield fabric
     finally:
         rundir.remove(run)

@@ -59,14 +59,16 @@ class Pings:
         wait_until(lambda: len(self.answered()) > before, f"{self.path}: an answer", SOON)
 
     def stop(self) -> list[int]:
-        """The numbers of those that were lost: sent before the last one that was answered, and
-        not answered.
+        """The numbers of those that were lost: sent between the first one that was answered and
+        the last, and not answered.
         """
         self._process.signal(signal.SIGINT)
-        self._process.wait(10)
+        self._process.wait(SOON)
         answered = self.answered()
         self._process.stop()
-        return sorted(set(range(1, max(answered, default=0) + 1)) - set(answered))
+        return sorted(
+            set(range(min(answered, default=0), max(answered, default=0))) - set(answered)
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Debian's Prometheus, as it would watch a node: inside the node's namespace, every second."""
+"""Debian's Prometheus, as it would watch a node: inside the node's namespace, every 2 seconds."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Prometheus:
         target = {"targets": ["127.0.0.1:9815"], "labels": {"instance": node.name}}
         config = {
             "global": {
-                "scrape_interval": "1s",
-                "scrape_timeout": "1s",
+                "scrape_interval": "2s",
+                "scrape_timeout": "2s",
                 "evaluation_interval": "1s",
             },
             "rule_files": ["rules.yml"],
@@ -83,11 +83,11 @@ class Prometheus:
                     labels_of_all = [alert["labels"] for alert in others]
                     raise CommandError(("alerts",), "firing", str(labels_of_all), "")
 
-        return wait_until(fires, f"only {wanted} fires", SOON)
+        return wait_until(fires, f"only {wanted} fires", 2 * SOON)
 
     def wait_silence(self) -> None:
         """Wait until no alert fires."""
-        wait_until(lambda: not self.firing(), "no alert fires", SOON)
+        wait_until(lambda: not self.firing(), "no alert fires", 2 * SOON)
 
     def _get(self, path: str) -> str:
         script = (

@@ -16,7 +16,7 @@ from typing import Any, Final
 from lab.fabric import Fabric, FabricNode
 from lab.process import CommandError, LabError, Process, wait_until
 
-SOON: Final = 30
+SOON: Final = 60
 
 SWITCHES: Final = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
 """What the daemon switches on stays on: whether somebody else needs it by now can't be known."""

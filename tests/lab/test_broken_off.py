@@ -39,7 +39,7 @@ def test_what_a_worker_that_was_killed_has_left_is_gone_at_the_end(tmp_path: Pat
     env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'contrib'}"}
 
     with pytest.raises(CommandError) as ended:
-        command("sh", "-c", 'cd "$0" && "$@"', tmp_path, *pytest_, env=env, timeout=120)
+        command("sh", "-c", 'cd "$0" && "$@"', tmp_path, *pytest_, env=env, timeout=300)
 
     assert "crashed while running" in ended.value.output
     name, *process = (tmp_path / "left").read_text().split()

@@ -143,18 +143,22 @@ def test_the_blackhole_goes_and_comes_back_and_so_does_the_route(fabric: Fabric)
 def test_a_route_to_one_edge_is_handed_on_beside_the_blackhole(fabric: Fabric) -> None:
     gateway = fabric.namespaces["node1"]
     gateway.ip("route", "add", "2.2.2.64/27", "dev", "fabric0", "proto", "static")
-    wait_route(fabric, "2.2.2.64/27")
-    assert learned(fabric)["2.2.2.64/27"]["gateway"] == UNDERLAY["node1"]
-    assert "2.0.0.0/8" in learned(fabric)
-    gateway.ip("route", "del", "2.2.2.64/27", "dev", "fabric0")
+    try:
+        wait_route(fabric, "2.2.2.64/27")
+        assert learned(fabric)["2.2.2.64/27"]["gateway"] == UNDERLAY["node1"]
+        assert "2.0.0.0/8" in learned(fabric)
+    finally:
+        gateway.ip("route", "del", "2.2.2.64/27", "dev", "fabric0")
     wait_no_route(fabric, "2.2.2.64/27")
 
 
 def test_without_the_pool_nothing_is_handed_on(fabric: Fabric) -> None:
     bird = fabric.birds["node1"]
     bird.configure([pool for pool in POOLS if pool != "2.0.0.0/8"])
-    wait_no_route(fabric, "2.0.0.0/8")
-    bird.configure(POOLS)
+    try:
+        wait_no_route(fabric, "2.0.0.0/8")
+    finally:
+        bird.configure(POOLS)
     wait_route(fabric, "2.0.0.0/8")
 
 
@@ -211,10 +215,12 @@ def test_apply_mends_what_is_wrong_and_keeps_what_is_not_its_own(
 def test_apply_refuses_a_network_that_another_pool_has(fabric: Fabric, no_pool: None) -> None:
     other = {**FABRIC_POOL, "metadata": {"name": "by-hand"}}
     fabric.etcd.put(f"{POOL_KEY}by-hand", other)
-    told = refused(fabric, "node2", "calico", "apply", "--force")
-    assert "fabric-pool: 2.0.0.0/8 overlaps by-hand 2.0.0.0/8" in told
-    assert fabric.etcd.get(f"{POOL_KEY}fabric-pool") == ""
-    fabric.etcd.delete(f"{POOL_KEY}by-hand")
+    try:
+        told = refused(fabric, "node2", "calico", "apply", "--force")
+        assert "fabric-pool: 2.0.0.0/8 overlaps by-hand 2.0.0.0/8" in told
+        assert fabric.etcd.get(f"{POOL_KEY}fabric-pool") == ""
+    finally:
+        fabric.etcd.delete(f"{POOL_KEY}by-hand")
 
 
 def test_apply_replaces_a_pool_for_another_network_by_force_only(

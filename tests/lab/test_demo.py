@@ -56,7 +56,7 @@ class Lab:
 
     def __call__(self, verb: str) -> str:
         argv = (sys.executable, "-m", "lab", verb, "--prefix", f"{self.prefix}-")
-        return command(*argv, env=self.env, timeout=120)
+        return command(*argv, env=self.env, timeout=300)
 
     def start(self, verb: str) -> Process:
         argv = (sys.executable, "-m", "lab", verb, "--prefix", f"{self.prefix}-")
@@ -95,7 +95,7 @@ def test_an_interrupted_demo_leaves_nothing(lab: Lab, number: signal.Signals, mo
 
     demo.signal(number)
 
-    assert demo.wait(60) == 128 + number
+    assert demo.wait(120) == 128 + number
     assert not lab.namespaces()
     assert not lab.run.exists()
     assert not [process for process in processes if process.alive]

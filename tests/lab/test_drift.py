@@ -290,7 +290,7 @@ def test_drift_is_repaired_and_counted_and_disturbs_nobody_else(
             wait_growth(fabric, drift.node, series, earlier)
         wait_until(lambda: state(node) == before[node.name], "everything is as it was", SOON)
     wait_converged(fabric)
-    assert states(fabric) == before
+    wait_until(lambda: states(fabric) == before, "all nodes are as they were", SOON)
     assert {line["cause"] for line in log.lines("action")} <= {"drift"}
     assert foreign() == theirs
 
@@ -323,21 +323,22 @@ def test_a_foreign_object_in_the_place_of_ours_stays_and_is_told_of(
     node = fabric.nodes["edge2"]
     before, theirs = states(fabric), foreign()
     warnings = fabric.status("edge2")["warnings"]
+    squatter = f"route replace {GATEWAY} dev br-other table 198 metric 100 proto babel"
     with no_ping_lost(fabric, "c2", "c3"):
-        squatter = f"route replace {GATEWAY} dev br-other table 198 metric 100 proto babel"
         node.namespace.ip(*squatter.split())
-        wait_status(
-            fabric,
-            "edge2",
-            "tells that it can't put its route there",
-            lambda seen: any(GATEWAY in text for text in seen["warnings"]),
-        )
-        assert f"{GATEWAY} dev br-other proto babel" in node.namespace.ip(
-            "route", "show", "table", "198"
-        )
-
-        node.namespace.ip(*squatter.replace("replace", "delete").split())
+        try:
+            wait_status(
+                fabric,
+                "edge2",
+                "tells that it can't put its route there",
+                lambda seen: any(GATEWAY in text for text in seen["warnings"]),
+            )
+            assert f"{GATEWAY} dev br-other proto babel" in node.namespace.ip(
+                "route", "show", "table", "198"
+            )
+        finally:
+            node.namespace.ip(*squatter.replace("replace", "delete").split())
         wait_until(lambda: states(fabric) == before, "everything is as it was", SOON)
     wait_converged(fabric)
-    assert fabric.status("edge2")["warnings"] == warnings
+    wait_status(fabric, "edge2", "warns no more", lambda seen: seen["warnings"] == warnings)
     assert foreign() == theirs

@@ -438,7 +438,7 @@ def test_fabricd_does_its_work_as_its_node_s_user(guarded: Make, kind: str) -> N
     # etcd forgets tokens when it starts, users not.
     etcd.etcd.restart()
     put(etcd, "operator", "edge3", alone)
-    wait_until(lambda: peers_published(etcd) == [], "it goes on", timeout=60, watch=watch)
+    wait_until(lambda: peers_published(etcd) == [], "it goes on", watch=watch)
 
     # What was made anew or in other words meanwhile: nothing is missed.
     etcd.roles("node", "edge4", *etcd.credential("edge4"))

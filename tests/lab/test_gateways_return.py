@@ -17,6 +17,7 @@ from lab.fabric import Fabric
 from lab.process import wait_until
 from lab.topology import MANY_EDGES
 from tests.lab.gateways import (
+    Made,
     boot,
     die,
     doors,
@@ -26,7 +27,7 @@ from tests.lab.gateways import (
     wait_carried,
     wait_standing_by,
 )
-from tests.lab.observe import SOON, Log, wait_converged
+from tests.lab.observe import SOON, or_else, wait_converged
 
 EDGES: Final = tuple(name for name in MANY_EDGES.records if "edge" in name)
 SPREAD: Final = max(map(probation, EDGES)) - min(map(probation, EDGES))
@@ -63,8 +64,9 @@ def assert_one_by_one(times: Mapping[str, float]) -> None:
 
 
 def test_edges_come_back_to_a_gateway_in_use_again_one_by_one(fabric: Fabric) -> None:
-    fabric.fabricctl("node1", "drain")
-    wait_carried(fabric, dict.fromkeys(EDGES, "node2"))
+    with or_else(lambda: fabric.fabricctl("node1", "undrain")):
+        fabric.fabricctl("node1", "drain")
+        wait_carried(fabric, dict.fromkeys(EDGES, "node2"))
     with losing(fabric, "edge2", "node1 in use again", moving(fabric)):
         since = time.monotonic()
         fabric.fabricctl("node1", "undrain")
@@ -79,12 +81,11 @@ def test_edges_come_back_to_a_gateway_that_was_dead_one_by_one_and_once(fabric: 
     with losing(fabric, "edge2", "node1 has lasted", moving(fabric)):
         since = time.monotonic()
         boot(fabric, "node1")
-        logs = {edge: Log(fabric, edge) for edge in EDGES}
+        made = {edge: Made(fabric, edge) for edge in EDGES}
         for edge in EDGES:
             wait_standing_by(fabric, edge, "node1")
         assert_one_by_one(returned(fabric, since))
         wait_carried(fabric, dict.fromkeys(EDGES, "node1"))
     wait_converged(fabric)
     for edge in EDGES:
-        children = [line["peer"] for line in logs[edge].lines("initiated") if line["child"]]
-        assert children == ["node1"]
+        assert made[edge].peers() == ["node1"]

@@ -548,7 +548,7 @@ class Heard:
         self._news = trio.Event()
 
     async def wait_for(self, subject: str) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while subject not in self.subjects:
                 await self._news.wait()
 
@@ -659,7 +659,7 @@ def test_without_permission_it_looks_and_says_what_it_needs(netns: str) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.stderr == ""

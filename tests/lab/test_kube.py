@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from tests.lab.kube_lab import COMMUNITIES, EVENTS, NODES, KubeLab
 from tests.lab.observe import (
     SOON,
     get,
+    or_else,
     own_fabric,
+    revive,
     status,
     wait_converged,
     wait_peers,
@@ -144,6 +146,16 @@ def kube(both: KubeFabric) -> KubeLab:
     return both.kube
 
 
+def mend(kube: KubeLab) -> None:
+    """edge3's Node as it has to be, and no Community."""
+    with suppress(CommandError):
+        kube.ask("DELETE", f"{COMMUNITIES}/app2")
+    with suppress(CommandError):  # it is there
+        kube.join("edge3", UNDERLAY["edge3"], RECORDS["edge3"]["subnets"][0])
+    kube.annotate("edge3", fabricd_io__subnets=None)
+    kube.label("edge3", fabricd_io__role="edge", community_fabricd_io__app1="")
+
+
 def test_pods_talk_both_ways(fabric: Fabric) -> None:
     for one, other in PATHS.values():
         assert fabric.ping(one, other) == fabric.ping(other, one) == 0
@@ -154,7 +166,7 @@ def test_pods_talk_both_ways(fabric: Fabric) -> None:
 
 def test_labels_are_obeyed_and_disturb_nobody_else(fabric: Fabric, kube: KubeLab) -> None:
     before = whole(fabric)
-    with no_ping_lost(fabric, "c1", "c3"):
+    with or_else(lambda: mend(kube)), no_ping_lost(fabric, "c1", "c3"):
         kube.label("edge3", community_fabricd_io__app1=None)
         wait_peers(fabric, "edge2", "node1")
         assert fabric.ping(*PATHS["c2"], 1) == 1
@@ -192,7 +204,7 @@ def test_a_wrong_annotation_is_an_event_and_the_good_version_stays_in_force(
     fabric: Fabric, kube: KubeLab
 ) -> None:
     before = whole(fabric)
-    with no_ping_lost(fabric, "c1", "c2", "c3"):
+    with or_else(lambda: mend(kube)), no_ping_lost(fabric, "c1", "c2", "c3"):
         kube.annotate("edge3", fabricd_io__subnets="2.2.2.33/27")
         for name in FABRIC_OF:
             seen = wait_status(fabric, name, "rejects it", lambda seen: seen["rejected"])
@@ -213,6 +225,11 @@ def test_a_wrong_annotation_is_an_event_and_the_good_version_stays_in_force(
 
 
 def test_fabricctl_writes_labels_annotations_and_communities(fabric: Fabric, kube: KubeLab) -> None:
+    with or_else(lambda: mend(kube)):
+        written_by_fabricctl(fabric, kube)
+
+
+def written_by_fabricctl(fabric: Fabric, kube: KubeLab) -> None:
     record = ("--subnet", "2.2.2.32/27", "--endpoint", UNDERLAY["edge3"])
     fabric.fabricctl("node1", "node", "put", "edge3", *record)
     meta = kube.ask("GET", f"{NODES}/edge3")["metadata"]
@@ -237,7 +254,11 @@ def test_fabricctl_writes_labels_annotations_and_communities(fabric: Fabric, kub
 
 def test_the_api_server_goes_and_nothing_is_torn_down(fabric: Fabric, kube: KubeLab) -> None:
     before = whole(fabric)
-    with no_ping_lost(fabric, "c1", "c2", "c3"):
+    with (
+        or_else(lambda: revive(fabric)),
+        or_else(kube.restart),
+        no_ping_lost(fabric, "c1", "c2", "c3"),
+    ):
         kube.kill()
         for name in FABRIC_OF:
             seen = wait_status(fabric, name, "has lost it", lambda seen: not seen["synced"])
@@ -259,7 +280,7 @@ def test_the_api_server_goes_and_nothing_is_torn_down(fabric: Fabric, kube: Kube
 
 
 def test_a_node_that_leaves_the_cluster_leaves_the_fabric(fabric: Fabric, kube: KubeLab) -> None:
-    with no_ping_lost(fabric, "c1"):
+    with or_else(lambda: mend(kube)), no_ping_lost(fabric, "c1"):
         kube.ask("DELETE", f"{NODES}/edge3")
         wait_peers(fabric, "edge2", "node1")
         wait_peers(fabric, "node1", "edge2")

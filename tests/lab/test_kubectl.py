@@ -46,7 +46,7 @@ class Kubectl:
     async def __call__(self, line: str, stdin: str = "") -> str:
         """What a line prints; raises CommandError."""
         argv = shlex.split(line)
-        with trio.fail_after(60):
+        with trio.fail_after(180):
             done = await trio.run_process(
                 argv,
                 stdin=stdin.encode(),

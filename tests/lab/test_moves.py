@@ -92,6 +92,12 @@ def remote(fabric: Fabric, name: str, peer: str) -> str:
     return str(found["remote"])
 
 
+def wait_seen(fabric: Fabric, name: str, peer: str, address: str) -> None:
+    wait_until(
+        lambda: remote(fabric, name, peer) == address, f"{name} sees {peer} at {address}", SOON
+    )
+
+
 def reach(fabric: Fabric, name: str) -> None:
     """Until the pods of a node and of all its peers reach one another, both ways."""
     peers = fabric.expected_peers(name)
@@ -111,9 +117,11 @@ def test_an_edge_behind_nat_initiates_and_its_pods_are_reached_from_everywhere(
         ("node1", "edge2", "edge3"), (True, True)
     )
     for name in ("node1", "edge2", "edge3"):
-        assert remote(fabric, name, "edge4") == MOVING.behind_nat["edge4"]
+        wait_seen(fabric, name, "edge4", MOVING.behind_nat["edge4"])
     reach(fabric, "edge4")
-    assert fabric.ping("pod-edge4", "pod-node2") == fabric.ping("pod-node2", "pod-edge4") == 0
+    for path in (("pod-edge4", "pod-node2"), ("pod-node2", "pod-edge4")):
+        fabric.wait_ping(*path)
+        assert fabric.ping(*path) == 0
 
 
 def forget_mappings(fabric: Fabric) -> None:
@@ -141,7 +149,7 @@ def test_the_mapping_changes_and_only_the_edge_behind_it_is_touched(
         wait_converged(fabric)
     assert sas_without(fabric, "edge4") == before
     for name in ("node1", "edge2", "edge3"):
-        assert remote(fabric, name, "edge4") == fabric.routers["edge4"].address.split("/")[0]
+        wait_seen(fabric, name, "edge4", fabric.routers["edge4"].address.split("/")[0])
 
 
 # ---------------------------------------------------------------- other addresses
@@ -162,11 +170,7 @@ def test_an_edge_moves_and_only_its_tunnels_are_touched(fabric: Fabric) -> None:
         with back_again(fabric, "edge3 moves", *((f"pod-{peer}", "pod-edge3") for peer in PEERS)):
             move(fabric, "edge3", "10.20.8.13")
         for name in ("node1", "edge2", "edge4"):
-            wait_until(
-                lambda: remote(fabric, name, "edge3") == "10.20.8.13",  # noqa: B023
-                f"{name} sees edge3 at its new address",
-                SOON,
-            )
+            wait_seen(fabric, name, "edge3", "10.20.8.13")
         reach(fabric, "edge3")
         wait_converged(fabric)
     assert sas_without(fabric, "edge3") == before
@@ -181,11 +185,7 @@ def test_the_gateway_gets_another_endpoint_and_tunnels_between_edges_are_not_tou
         with back_again(fabric, "node1's endpoint changes", *to_node2):
             move(fabric, "node1", "10.20.8.242")
         for name in EDGES:
-            wait_until(
-                lambda: remote(fabric, name, "node1") == "10.20.8.242",  # noqa: B023
-                f"{name} sees node1 at its new address",
-                SOON,
-            )
+            wait_seen(fabric, name, "node1", "10.20.8.242")
         for name in EDGES:
             fabric.wait_ping(f"pod-{name}", "pod-node2", SOON)
             fabric.wait_ping("pod-node2", f"pod-{name}", SOON)

@@ -13,7 +13,7 @@ from lab.fabric import Fabric
 from lab.process import wait_until
 from lab.topology import RECORDS
 from tests.lab.browser import Browser, browser, inside
-from tests.lab.observe import SOON, wait_converged
+from tests.lab.observe import SOON, or_else, revive, wait_converged
 
 URL = "http://127.0.0.1:9815/"
 NODE = "edge2"
@@ -120,15 +120,17 @@ def test_focus_scrolling_and_what_was_closed_stay_as_they_are(
         "document.querySelector('#peers summary').focus({preventScroll: true});"
         "scrollTo(0, 150)"
     )
-    for name, number in (("warned", 1), ("warned again", 2)):
-        fabric.etcd.put("/fabric/nodes/edge3", {**RECORDS["edge3"], name: number})
-        wait_text(page, "warnings", f"'{name}'")
-        assert page.js("return document.activeElement.matches('#peers summary')")
-        assert page.js("return [scrollY, document.querySelector('#recent details').open]") == [
-            150,
-            False,
-        ]
-    fabric.etcd.put("/fabric/nodes/edge3", dict(RECORDS["edge3"]))
+    try:
+        for name, number in (("warned", 1), ("warned again", 2)):
+            fabric.etcd.put("/fabric/nodes/edge3", {**RECORDS["edge3"], name: number})
+            wait_text(page, "warnings", f"'{name}'")
+            assert page.js("return document.activeElement.matches('#peers summary')")
+            assert page.js("return [scrollY, document.querySelector('#recent details').open]") == [
+                150,
+                False,
+            ]
+    finally:
+        fabric.etcd.put("/fabric/nodes/edge3", dict(RECORDS["edge3"]))
     gone = "return document.getElementById('warnings').hidden"
     wait_until(lambda: page.js(gone), "the warning goes", SOON)
     assert is_still_loaded(page)
@@ -136,9 +138,11 @@ def test_focus_scrolling_and_what_was_closed_stay_as_they_are(
 
 def test_where_focus_was_on_what_goes_it_is_not_lost(page: Browser, fabric: Fabric) -> None:
     fabric.etcd.put("/fabric/nodes/edge3", {**RECORDS["edge3"], "warned": 1})
-    wait_text(page, "warnings", "'warned'")
-    page.js("document.querySelector('#warnings summary').focus()")
-    fabric.etcd.put("/fabric/nodes/edge3", dict(RECORDS["edge3"]))
+    try:
+        wait_text(page, "warnings", "'warned'")
+        page.js("document.querySelector('#warnings summary').focus()")
+    finally:
+        fabric.etcd.put("/fabric/nodes/edge3", dict(RECORDS["edge3"]))
     where = "return document.activeElement.id"
     wait_until(lambda: page.js(where) == "main", "what is left has the focus", SOON)
 
@@ -252,7 +256,8 @@ def test_without_scripts_it_loads_again_by_itself(page: Browser) -> None:
     page.devtools("Emulation.setScriptExecutionDisabled", value=True)
     try:
         page.open(URL)
-        first = texts(page)
+        # When it is asked, it may be loading again already.
+        first = wait_until(lambda: whole_page(page), "it is there", SOON)
         assert "edge3" in first
         assert "loads again every 5 s" in first
         wait_until(lambda: as_of(texts(page)) > as_of(first), "it has been loaded again", SOON)
@@ -271,6 +276,12 @@ def texts(page: Browser) -> list[str]:
     return [text for text in of(page.devtools("DOM.getDocument", depth=-1)["root"]) if text]
 
 
+def whole_page(page: Browser) -> list[str]:
+    """All that is in the document, once its foot is there."""
+    found = texts(page)
+    return found if as_of(found) else []
+
+
 def as_of(found: list[str]) -> str:
     """What the foot of the page says; empty while it is not there."""
     return next((found[at + 1] for at, text in enumerate(found) if text.endswith("as of ")), "")
@@ -284,15 +295,18 @@ def test_it_says_when_the_daemon_is_gone_and_goes_on_when_it_is_back(
 ) -> None:
     daemon = fabric.nodes[NODE].fabricd
     assert daemon is not None
-    assert daemon.stop() == 0, "an open stream does not keep it"
-    wait_text(page, "live", "No connection to fabricd since")
-    assert page.js("return getComputedStyle(document.getElementById('live')).position") == "sticky"
-    assert states(page) == {"edge3": "up", "node1": "up"}
+    with or_else(lambda: revive(fabric)):
+        assert daemon.stop(SOON) == 0, "an open stream does not keep it"
+        wait_text(page, "live", "No connection to fabricd since")
+        position = "return getComputedStyle(document.getElementById('live')).position"
+        assert page.js(position) == "sticky"
+        assert states(page) == {"edge3": "up", "node1": "up"}
     fabric.start_fabricd(NODE)
     wait_live(page)
     assert is_still_loaded(page)
     refused = page.complaints()
-    assert all("ERR_CONNECTION_REFUSED" in line for line in refused), refused
+    # As it ends it may take a connection, and answer nothing.
+    assert all("net::ERR_" in line for line in refused), refused
     wait_converged(fabric)
 
 

@@ -14,7 +14,7 @@ from lab.netns import Namespace, veth
 from lab.process import CommandError, wait_until
 from lab.topology import ATTACHED, UNDERLAY
 from tests.lab.attached import Attached, attach, call, listening, restart
-from tests.lab.observe import SOON, Log, wait_converged, whole_fabric
+from tests.lab.observe import SOON, Log, or_else, wait_converged, whole_fabric
 
 ROUTER = "10.20.8.254"
 INTERNET = "198.51.100.7"
@@ -110,10 +110,11 @@ def test_where_masquerade_is_switched_off(
     router = Namespace(fabric.prefix + "router", fabric.run)
     router.add_route("2.2.5.0/24", UNDERLAY["edge3"])
     internet.add_route("2.2.5.0/24", "198.51.100.1")
-    restart(fabric, "edge3", "kernel", "masquerade", "false")
-    wait_converged(fabric)
-    assert call(pods["edge3"].namespace, INTERNET) == (pods["edge3"].ip, 1)
-    assert call(pods["edge2"].namespace, pods["edge3"].ip) == (pods["edge2"].ip, 1)
+    with or_else(lambda: restart(fabric, "edge3", "kernel", "masquerade", "true")):
+        restart(fabric, "edge3", "kernel", "masquerade", "false")
+        wait_converged(fabric)
+        assert call(pods["edge3"].namespace, INTERNET) == (pods["edge3"].ip, 1)
+        assert call(pods["edge2"].namespace, pods["edge3"].ip) == (pods["edge2"].ip, 1)
     restart(fabric, "edge3", "kernel", "masquerade", "true")
     wait_converged(fabric)
     assert call(pods["edge3"].namespace, INTERNET) == (UNDERLAY["edge3"], 1)
@@ -148,9 +149,9 @@ def test_a_packet_that_is_too_large_is_told_so(
                 continue
             said = ping(source, address, 1500)
             if own.startswith("2.2."):
-                assert "message too long" in said
+                assert "essage too long" in said
             else:
-                assert "Frag needed" in said or "message too long" in said
+                assert "Frag needed" in said or "essage too long" in said
             assert " 0% packet loss" not in said
 
 
@@ -162,7 +163,7 @@ def test_the_largest_packet_passes_and_the_next_larger_one_does_not(
     mtu = link["mtu"]
     assert 1280 <= mtu <= 1438
     assert " 0% packet loss" in ping(pod.namespace, other.ip, mtu)
-    assert "message too long" in ping(pod.namespace, other.ip, mtu + 1)
+    assert "essage too long" in ping(pod.namespace, other.ip, mtu + 1)
 
 
 def test_tcp_is_fit_to_the_path_where_nobody_hears_of_it(fabric: Fabric, listeners: object) -> None:
@@ -177,10 +178,12 @@ def test_tcp_is_fit_to_the_path_where_nobody_hears_of_it(fabric: Fabric, listene
     wide.ip("route", "flush", "cache")
     for end in (wide, cluster):
         end.run("nft", "-f", "-", stdin=DEAF)
-    assert call(wide, "10.233.96.2", 4 * MEGABYTE) == ("2.2.4.222", 4 * MEGABYTE)
-    with listening(wide):
-        assert call(cluster, "2.2.4.222", 4 * MEGABYTE) == ("10.233.96.2", 4 * MEGABYTE)
-    cluster.run("nft", "delete", "table", "inet", "deaf")
+    try:
+        assert call(wide, "10.233.96.2", 4 * MEGABYTE) == ("2.2.4.222", 4 * MEGABYTE)
+        with listening(wide):
+            assert call(cluster, "2.2.4.222", 4 * MEGABYTE) == ("10.233.96.2", 4 * MEGABYTE)
+    finally:
+        cluster.run("nft", "delete", "table", "inet", "deaf")
     node.ip("link", "delete", "v-wide")
     wide.delete()
 
@@ -317,8 +320,9 @@ def test_others_rules_stay_to_the_byte(
     fabric.start_fabricd("edge2")
     node.run("nft", "delete", "table", "inet", "fabricd")
     wait_until(lambda: table(fabric, "edge2"), "our table is back", SOON)
-    restart(fabric, "edge2", "kernel", "masquerade", "false")
-    wait_converged(fabric)
+    with or_else(lambda: restart(fabric, "edge2", "kernel", "masquerade", "true")):
+        restart(fabric, "edge2", "kernel", "masquerade", "false")
+        wait_converged(fabric)
     restart(fabric, "edge2", "kernel", "masquerade", "true")
     wait_converged(fabric)
     assert call(pods["edge2"].namespace, INTERNET) == (UNDERLAY["edge2"], 1)

@@ -19,7 +19,9 @@ from tests.lab.dropped import esp_dropped
 from tests.lab.observe import (
     Log,
     metrics,
+    or_else,
     own_fabric,
+    revive,
     sas,
     status,
     wait_converged,
@@ -186,7 +188,11 @@ PATH = {("edge2", "node1"): "c1", ("edge2", "edge3"): "c2"}
 
 def test_a_daemon_that_starts_meanwhile_finds_it_silent_too(fabric: Fabric) -> None:
     before = sas(fabric.nodes["edge3"].charon)
-    with esp_dropped(fabric, "edge2", "edge3"), esp_dropped(fabric, "edge3", "edge2"):
+    with (
+        or_else(lambda: revive(fabric)),
+        esp_dropped(fabric, "edge2", "edge3"),
+        esp_dropped(fabric, "edge3", "edge2"),
+    ):
         fabric.stop_fabricd("edge2")
         fabric.stop_fabricd("edge3")
         fabric.start_fabricd("edge3")
@@ -203,8 +209,10 @@ def test_a_daemon_that_starts_meanwhile_finds_it_silent_too(fabric: Fabric) -> N
 def test_a_fabricd_that_is_gone_lets_its_kernel_answer(fabric: Fabric) -> None:
     before = sas(fabric.nodes["edge2"].charon)
     fabric.kill_fabricd("edge3")
-    wait_probes(fabric, "edge2", "edge3", 3 * MISSES)
-    assert peer_of(status(fabric, "edge2"), "edge3")["state"] == "up"
-    assert sas(fabric.nodes["edge2"].charon) == before
-    fabric.start_fabricd("edge3")
+    try:
+        wait_probes(fabric, "edge2", "edge3", 3 * MISSES)
+        assert peer_of(status(fabric, "edge2"), "edge3")["state"] == "up"
+        assert sas(fabric.nodes["edge2"].charon) == before
+    finally:
+        fabric.start_fabricd("edge3")
     wait_converged(fabric)

@@ -21,14 +21,15 @@ from lab.topology import RECORDS
 from tests.lab.observe import (
     SOON,
     Log,
-    get,
     ike,
     metrics,
+    or_else,
     sas,
     status,
     wait_converged,
     wait_peers,
     wait_status,
+    wait_unready,
     whole,
 )
 from tests.lab.under_fire import (
@@ -67,8 +68,7 @@ def nothing_is_heard(fabric: Fabric) -> None:
     """A daemon that is killed then starts from the last good records."""
     for name in NODES:
         seen = wait_status(fabric, name, "misses the store", lambda seen: not seen["synced"])
-        code, reason = get(fabric, name, "/readyz")
-        assert (code, reason) == (503, f"store: {status(fabric, name)['source']['reason']}\n")
+        assert wait_unready(fabric, name, "store")
         assert {peer["up"] for peer in seen["peers"]} == {True}
         assert metrics(fabric, name)["fabricd_source_synced"] == 0
     log = Log(fabric, "edge2")
@@ -141,10 +141,12 @@ FAULTS = (
 def test_etcd_is_struck_and_no_ping_is_lost(fabric: Fabric, fault: Fault) -> None:
     before = whole(fabric)
     with unharmed(fabric, *ALL):
-        fault.strikes(fabric)
-        fault.says(fabric)
-        assert whole(fabric) == before
-        fault.ends(fabric)
+        try:
+            fault.strikes(fabric)
+            fault.says(fabric)
+            assert whole(fabric) == before
+        finally:
+            fault.ends(fabric)
         wait_converged(fabric)
         for name in NODES:
             wait_status(fabric, name, "holds nothing", lambda seen: not seen["held"])
@@ -183,7 +185,7 @@ def make_room(etcd: Etcd) -> None:
     """As etcd's manual has it."""
     etcd.delete("ballast")
     etcd.compact()
-    etcd.ctl("defrag", timeout=30)
+    etcd.ctl("defrag")
     etcd.ctl("alarm", "disarm")
 
 
@@ -195,13 +197,13 @@ def told_of(etcd: Etcd, name: str) -> list[Any]:
 
 def test_an_etcd_that_takes_no_more_writes_is_read_on(fabric: Fabric, small_etcd: Etcd) -> None:
     before = whole(fabric)
-    with unharmed(fabric, *ALL):
+    with or_else(lambda: make_room(small_etcd)), unharmed(fabric, *ALL):
         small_etcd.put("/fabric/nodes/wrong", "{")
         wait_converged(fabric)
         for name in NODES:
             wait_until(lambda: told_of(small_etcd, name), "published", SOON)  # noqa: B023
         fill_up(small_etcd)
-        assert "alarm:NOSPACE" in small_etcd.ctl("alarm", "list")
+        wait_until(lambda: "alarm:NOSPACE" in small_etcd.ctl("alarm", "list"), "an alarm", SOON)
         logs = {name: Log(fabric, name) for name in NODES}
 
         # What is deleted is deleted all the same, and obeyed; of that no node can tell.
@@ -210,7 +212,8 @@ def test_an_etcd_that_takes_no_more_writes_is_read_on(fabric: Fabric, small_etcd
             wait_status(fabric, name, "obeys", lambda seen: not seen["rejected"])
             reason = log.wait("status can't be published")["reason"]
             assert reason == f"{small_etcd.endpoint}: mvcc: database space exceeded"
-            assert f"this status can't be published: {reason}" in status(fabric, name)["warnings"]
+            told = f"this status can't be published: {reason}"
+            wait_status(fabric, name, told, lambda seen: told in seen["warnings"])  # noqa: B023
             assert told_of(small_etcd, name)
             assert status(fabric, name)["synced"]
 
@@ -235,7 +238,10 @@ WRONG = (
 
 def test_two_hundred_wrong_records_beside_good_ones(fabric: Fabric) -> None:
     before = whole(fabric)
-    with unharmed(fabric, *ALL):
+    with (
+        or_else(lambda: fabric.etcd.delete("/fabric/nodes/wrong", "--prefix")),
+        unharmed(fabric, *ALL),
+    ):
         lines = [
             f"put /fabric/nodes/wrong-{number} {json.dumps(WRONG[number % len(WRONG)])}"
             for number in range(200)
@@ -262,10 +268,10 @@ def test_two_hundred_wrong_records_beside_good_ones(fabric: Fabric) -> None:
 
 def test_a_held_loss_of_everything_is_obeyed_once_it_is_confirmed(fabric: Fabric) -> None:
     before = states(fabric)
-    with unharmed(fabric, *ALL):
+    with or_else(lambda: put_back(fabric)), unharmed(fabric, *ALL):
         forget_everything(fabric)
         loss_is_held(fabric)
-    with unharmed(fabric):  # what is somebody else's
+    with or_else(lambda: put_back(fabric)), unharmed(fabric):  # what is somebody else's
         for name in NODES:
             said = fabric.fabricctl(name, "confirm")
             assert f"/fabric/nodes/{name}: its loss is obeyed\n" in said

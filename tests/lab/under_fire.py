@@ -12,7 +12,7 @@ from lab.demo import PATHS
 from lab.fabric import Fabric
 from lab.topology import RECORDS
 from tests.lab import others
-from tests.lab.observe import ike, kernel, sas, wait_converged, wait_status, whole_fabric
+from tests.lab.observe import SOON, ike, kernel, sas, wait_converged, wait_status, whole_fabric
 from tests.lab.pings import pinging
 
 NODES: Final = ("node1", "edge2", "edge3")
@@ -89,9 +89,11 @@ def change_is_obeyed(fabric: Fabric, field: str) -> None:
     the old one again.
     """
     fabric.put_record("edge3", {**RECORDS["edge3"], field: 1})
-    for name in fabric.nodes:
-        wait_status(fabric, name, f"has seen {field}", lambda seen: field in warnings(seen))
-    fabric.put_record("edge3", RECORDS["edge3"])
+    try:
+        for name in fabric.nodes:
+            wait_status(fabric, name, f"has seen {field}", lambda seen: field in warnings(seen))
+    finally:
+        fabric.put_record("edge3", RECORDS["edge3"])
     for name in fabric.nodes:
         wait_status(fabric, name, "has forgotten it", lambda seen: field not in warnings(seen))
 
@@ -102,6 +104,6 @@ def warnings(status: dict[str, Any]) -> str:
 
 def pods_talk_again(fabric: Fabric) -> None:
     """Converged, and along every connection a ping is answered."""
-    wait_converged(fabric, timeout=120)
+    wait_converged(fabric, timeout=2 * SOON)
     for path in PATHS.values():
         fabric.wait_ping(*path)
