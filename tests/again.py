@@ -57,7 +57,9 @@ def main() -> int:
         print(f"no second try: {why}")
         return 1
     print(f"{len(failed)} failed among others; once more, alone:", *failed, sep="\n  ", flush=True)
-    again = subprocess.run([*PYTEST, *LAST_FAILED, "-n", "0"], check=False)
+    # Their files as a whole: some are stories, whose tests go on from where others ended.
+    files = sorted({test.partition("::")[0] for test in failed})
+    again = subprocess.run([*PYTEST, "-n", "0", *files], check=False)
     if again.returncode == 0:
         print("PASSED ONLY ALONE, to be looked into:", *failed, sep="\n  ")
     return again.returncode

@@ -128,7 +128,7 @@ def test_killed_it_starts_again_and_touches_nothing(edges: Edges) -> None:
 
 def test_frozen_it_is_ended_by_the_watchdog_and_touches_nothing(edges: Edges) -> None:
     edges.guest.write(
-        "/etc/systemd/system/fabricd.service.d/watchdog.conf", "[Service]\nWatchdogSec=15\n"
+        "/etc/systemd/system/fabricd.service.d/watchdog.conf", "[Service]\nWatchdogSec=5\n"
     )
     edges.run("systemctl daemon-reload && systemctl restart fabricd", timeout=300)
     tunnel, pid = edges.tunnel(), edges.main_pid()

@@ -32,9 +32,6 @@ from tests.lab.under_fire import ALL, NODES, change_is_obeyed, under_fire, unhar
 TOKEN: Final = 1
 """Seconds that a token of etcd's lives."""
 
-PATIENT: Final = ("--heartbeat-interval", "300", "--election-timeout", "3000")
-"""Members that wait for a processor now and then do not lose their leader by that."""
-
 METRICS: Final = 12_390
 """The first member's port for them."""
 
@@ -110,7 +107,6 @@ def cluster(fabric: Fabric) -> Cluster:
     pki = KubePki(fabric.run / "etcd-pki")
     pki.server(host, "127.0.0.1")
     flags = (
-        *PATIENT,
         "--cert-file",
         str(pki.folder / "server.crt"),
         "--auth-token-ttl",
