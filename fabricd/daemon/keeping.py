@@ -11,12 +11,10 @@ import structlog
 import trio
 
 from fabricd.core.rib import Rib
+from fabricd.daemon.pacing import SETTLE
 from fabricd.daemon.parts import MachinePart
 from fabricd.daemon.report import Report
 from fabricd.daemon.wakeup import Wakeup
-
-SETTLE: Final = 0.2
-"""Seconds from a change to its being written: changes come in company, and tunnels come first."""
 
 PAUSE: Final = 0.0005
 """Seconds for each record between two writings: what one costs grows with them."""

@@ -22,6 +22,10 @@ SWEEP: Final = 15.0
 RETRY: Final = (0.5, 30.0)
 """Seconds until the next pass after one with failures: at first, and in the long run."""
 
+SETTLE: Final = 0.2
+"""Seconds from a change to its being written, to the store or to disk: changes come in company, and
+tunnels come first."""
+
 PATIENCE: Final = 5
 """Passes in a row that may repair drift, or do again what they did or tried before, at once;
 after that, ever longer pauses lie between them, `PAUSE` seconds at most."""

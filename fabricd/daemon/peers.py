@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +30,8 @@ KEPT: Final = "no record asks for it any more: it stays until the store answers"
 
 CLOCK_SET: Final = 3.0
 """Seconds by which an age may seem to be wrong: it is rounded down, twice at most."""
+
+_name: Final[attrgetter[str]] = attrgetter("peer.name")
 
 NO_COMPLAINTS: Final[Mapping[Child, str]] = MappingProxyType({})
 
@@ -91,11 +94,12 @@ class Peers:
         general = "" if picture.desired.ike else "this node's certificate or key can't be used"
         wanted = picture.desired.peerings
         leaving = picture.leaving if ike is not None else ()
-        names = {_name(peering) for peering in leaving}
         why = TAKEN_DOWN if self._reconciler.rib.synced else KEPT
+        reasons = {_name(peering): why for peering in leaving}
         peerings = sorted((*wanted, *leaving), key=_name) if leaving else wanted
         for peering in peerings:
-            conn = conn_name(peering.peer.name)
+            name = peering.peer.name
+            conn = conn_name(name)
             error = (
                 trust.objection(conn)
                 or failures.get(f"conn.load {conn}")
@@ -105,7 +109,7 @@ class Peers:
             yield _Evidence(
                 peering,
                 conn,
-                why if _name(peering) in names else "",
+                reasons.get(name, ""),
                 ike.of(conn) if ike is not None else (),
                 ike is not None,
                 error,
@@ -114,7 +118,10 @@ class Peers:
 
     def brief(self) -> Iterator[dict[str, Any]]:
         """Of each row what `core.essence` looks at."""
-        return map(self._brief, self.states())
+        for peer in self.states():
+            seen = self._seen(peer)
+            certificate = {"serial": seen.about.serial} if seen is not None else None
+            yield {**_brief(peer), "certificate": certificate}
 
     async def rows_slowly(self, now: float) -> list[dict[str, Any]]:
         """The same, while others have their turn."""
@@ -145,27 +152,18 @@ class Peers:
             self._born[conn] = best.id, then
         return self._born[conn][1]
 
-    def _brief(self, peer: PeerState) -> dict[str, Any]:
-        seen = self._reconciler.senses.trust.of(peer.peering.peer.identity)
-        return {
-            "name": peer.peering.peer.name,
-            "up": peer.up,
-            "state": peer.state,
-            "reason": peer.reason,
-            "remote": peer.best.remote_host if peer.best else "",
-            "certificate": {"serial": seen.about.serial} if seen is not None else None,
-        }
+    def _seen(self, peer: PeerState) -> Seen | None:
+        return self._reconciler.senses.trust.of(peer.peering.peer.identity)
 
     def _row(self, peer: PeerState, now: float, later: int) -> dict[str, Any]:
         """`later`: seconds by which its SAs are older than they say."""
         peering, best = peer.peering, peer.best
-        trust = self._reconciler.senses.trust
         age = best.age + later if best else None
         totals = self._reconciler.senses.traffic.of(peer.conn)
         last = best or (peer.sas[-1] if peer.sas else None)
         return {
-            **self._brief(peer),
-            "certificate": _certificate(trust.of(peering.peer.identity)),
+            **_brief(peer),
+            "certificate": _certificate(self._seen(peer)),
             "role": peering.peer.role.value,
             "initiator": peering.initiate,
             "endpoint": peering.peer.endpoint,
@@ -182,8 +180,14 @@ class Peers:
         }
 
 
-def _name(peering: Peering) -> str:
-    return peering.peer.name
+def _brief(peer: PeerState) -> dict[str, Any]:
+    return {
+        "name": peer.peering.peer.name,
+        "up": peer.up,
+        "state": peer.state,
+        "reason": peer.reason,
+        "remote": peer.best.remote_host if peer.best else "",
+    }
 
 
 def _judged(seen: _Evidence) -> PeerState:
@@ -203,14 +207,13 @@ def _judged(seen: _Evidence) -> PeerState:
 def _judge(seen: _Evidence, have: frozenset[Child]) -> tuple[bool, str, str]:
     """Whether the tunnel is up, its state in a word, and why it is not up."""
     peering, error = seen.peering, seen.error
+    established = any(sa.state in ESTABLISHED for sa in seen.sas)
     if seen.leaving:
-        there = any(sa.state in ESTABLISHED for sa in seen.sas) and peering.carried <= have
-        return there, "leaving", seen.leaving
+        return established and peering.carried <= have, "leaving", seen.leaving
     if peering.obstacle:
         return False, "impossible", peering.obstacle
     if not seen.charon_seen:
         return False, "unknown", "charon does not answer"
-    established = any(sa.state in ESTABLISHED for sa in seen.sas)
     if peering.alternatives and not peering.initiate:
         # Which gateway carries an edge is the edge's choice.
         if peering.children <= have:

@@ -15,14 +15,12 @@ import trio
 from fabricd.core.essence import essence
 from fabricd.daemon.abridged import abridged
 from fabricd.daemon.aside import Aside
+from fabricd.daemon.pacing import SETTLE
 from fabricd.daemon.report import Report
 from fabricd.daemon.serve import encode
 from fabricd.daemon.wakeup import Wakeup
 from fabricd.errors import Unavailable
 from fabricd.sources import Store
-
-SETTLE: Final = 0.2
-"""Seconds from a change to its being written: changes come in company, and tunnels come first."""
 
 PAUSE: Final = 1.0
 """Seconds between two writes, at least."""

@@ -44,18 +44,18 @@ class Report:
 
     async def whole(self, publish_fault: str | None = None) -> dict[str, Any]:
         """The document, while others have their turn. `publish_fault`: as if that were so."""
-        about = self.about(publish_fault)
+        about = self._about(publish_fault)
         return document(about, self._reconciler, await self.peers.rows_slowly(about.now))
 
     def glance(self, publish_fault: str | None = None) -> dict[str, Any]:
         """As much of it as `essence` looks at, at once."""
-        return document(self.about(publish_fault), self._reconciler, self.peers.brief())
+        return document(self._about(publish_fault), self._reconciler, self.peers.brief())
 
     def overview(self) -> dict[str, Any]:
         """What is in it of the node itself: cheap, as it is asked for often."""
-        return overview(self.about(), self._reconciler)
+        return overview(self._about(), self._reconciler)
 
-    def about(self, publish_fault: str | None = None) -> About:
+    def _about(self, publish_fault: str | None = None) -> About:
         """What the rest is added to."""
         return About(
             node=self._config.node.name,

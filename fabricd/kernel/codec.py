@@ -35,7 +35,7 @@ RTM_GETRULE: Final = 34
 _IFA_F_NODAD: Final = 0x02
 _FR_ACT_TO_TBL: Final = 1
 
-_FAMILIES: Final = {4: AF_INET, 6: AF_INET6}
+FAMILIES: Final = {4: AF_INET, 6: AF_INET6}
 
 _IFADDRMSG: Final = struct.Struct("=4BI")
 """Family, prefix length, flags, scope, index of the link."""
@@ -163,7 +163,7 @@ def _number(value: bytes | None, default: int) -> int:
 
 def _rule(rule: Rule) -> Any:
     message = fibmsg()
-    message["family"] = _FAMILIES[rule.family]
+    message["family"] = FAMILIES[rule.family]
     message["dst_len"] = network(rule.to).prefixlen if rule.to is not None else 0
     return message
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from socket import AF_INET, AF_INET6
 from types import MappingProxyType
 from typing import Final
 
@@ -20,8 +19,6 @@ from fabricd.model import Prefix
 
 PROC_SYS: Final = Path("/proc/sys")
 """proc_sys(5). Its `net` is that of the calling thread's network namespace."""
-
-_FAMILIES: Final = (AF_INET, AF_INET6)
 
 
 class OurRoutes:
@@ -51,7 +48,7 @@ class OurRoutes:
             return route
 
         found: list[Route] = []
-        for family in _FAMILIES:
+        for family in codec.FAMILIES.values():
             dumped = await self._netlink.dump(routes.dump(family))
             found += read_each(decode, filter(routes.is_ours, dumped))
         self._names, self._known = names, said
@@ -95,7 +92,7 @@ async def read_interfaces(netlink: Netlink) -> dict[str, Interface]:
 async def read_addresses(netlink: Netlink, names: Mapping[int, str]) -> list[IfAddress]:
     """All addresses on the links named."""
     found = []
-    for family in _FAMILIES:
+    for family in codec.FAMILIES.values():
         dumped = await netlink.dump(codec.dump_addresses(family))
         for index, address, protocol in read_each(codec.decode_address, dumped):
             if index in names:  # else its link came after the dump of links: an event will tell
@@ -106,7 +103,7 @@ async def read_addresses(netlink: Netlink, names: Mapping[int, str]) -> list[IfA
 async def read_learned(netlink: Netlink) -> frozenset[Prefix]:
     """Where BIRD's unicast routes in the main table lead."""
     found: set[Prefix] = set()
-    for family in _FAMILIES:
+    for family in codec.FAMILIES.values():
         dumped = await netlink.dump(routes.dump_learned(family))
         found.update(read_each(routes.destination, filter(routes.is_learned, dumped)))
     return frozenset(found)
@@ -115,7 +112,7 @@ async def read_learned(netlink: Netlink) -> frozenset[Prefix]:
 async def read_rules(netlink: Netlink) -> list[Rule]:
     """Our rules."""
     found: list[Rule] = []
-    for family in _FAMILIES:
+    for family in codec.FAMILIES.values():
         dumped = await netlink.dump(codec.dump_rules(family))
         found += filter(None, read_each(codec.decode_rule, dumped))
     return found

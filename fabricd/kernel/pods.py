@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from socket import AF_INET, AF_INET6
-from typing import Final
 
 import trio
 
@@ -24,8 +22,6 @@ from fabricd.kernel.netns import Namespace, Opener
 from fabricd.kernel.trusted import Trusted
 from fabricd.model import family
 from fabricd.opener.namespaces import is_gone
-
-_AF: Final = {4: AF_INET, 6: AF_INET6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +192,7 @@ async def _read(netlink: Netlink, pod: Pod, port: int) -> _Inside | None:
     addresses = await observer.read_addresses(netlink, names)
     gateways: set[str] = set()
     for number in {family(text) for text in pod.addresses}:
-        for data in await netlink.dump(routes.dump_all(_AF[number])):
+        for data in await netlink.dump(routes.dump_all(codec.FAMILIES[number])):
             gateway = routes.default_gateway(data, interface.index)
             if gateway is not None:
                 gateways.add(gateway)
